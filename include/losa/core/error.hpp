@@ -65,7 +65,7 @@ inline void append(std::string& out, std::string_view part) { out += part; }
 inline void append(std::string& out, char part) { out += part; }
 
 template <class Number>
-  requires std::is_arithmetic_v<Number>
+requires std::is_arithmetic_v<Number>
 void append(std::string& out, Number part) {
   if constexpr (std::is_same_v<Number, bool>) {
     out += part ? "true" : "false";

@@ -19,11 +19,10 @@ namespace detail {
 class TaskRef {
  public:
   template <class F>
-    requires(!std::same_as<std::remove_cvref_t<F>, TaskRef>)
-  TaskRef(F&& f) noexcept
-      : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_([](void* object, std::size_t i) {
-          (*static_cast<std::remove_reference_t<F>*>(object))(i);
-        }) {}
+  requires(!std::same_as<std::remove_cvref_t<F>, TaskRef>) TaskRef(F&& f)
+  noexcept
+      : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
+        call_([](void* object, std::size_t i) { (*static_cast<std::remove_reference_t<F>*>(object))(i); }) {}
   void operator()(std::size_t i) const { call_(object_, i); }
 
  private:
@@ -55,11 +54,13 @@ class ExecutorRef {
   ExecutorRef() noexcept = default;
 
   template <Executor E>
-    requires(!std::same_as<std::remove_cv_t<E>, ExecutorRef>)
-  ExecutorRef(E& executor) noexcept
+  requires(!std::same_as<std::remove_cv_t<E>, ExecutorRef>) ExecutorRef(E& executor)
+  noexcept
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(executor)))),
         concurrency_([](void* object) { return static_cast<std::size_t>(static_cast<E*>(object)->concurrency()); }),
-        run_([](void* object, std::size_t n, detail::TaskRef task) { static_cast<E*>(object)->parallel_for(n, task); }) {}
+        run_([](void* object, std::size_t n, detail::TaskRef task) {
+          static_cast<E*>(object)->parallel_for(n, task);
+        }) {}
 
   std::size_t concurrency() const { return object_ == nullptr ? 1 : concurrency_(object_); }
 

@@ -5,10 +5,10 @@
 #error "losa/core/openmp.hpp needs a compiler run with OpenMP enabled (-fopenmp)"
 #endif
 
+#include <omp.h>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <omp.h>
 
 #include <losa/core/executor.hpp>
 

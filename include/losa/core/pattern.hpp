@@ -60,7 +60,8 @@ overloaded(Cases...) -> overloaded<Cases...>;
 
 /// Zeros that `pattern` puts into a rows × cols matrix. `where` starts the error sentence.
 /// Throws RangeError (sparsity, more zeros than weights, N > M, M = 0) or ShapeError (M does not divide cols).
-inline std::size_t zeros_of(const Pattern& pattern, std::size_t rows, std::size_t cols, std::string_view where = "mask") {
+inline std::size_t zeros_of(const Pattern& pattern, std::size_t rows, std::size_t cols,
+                            std::string_view where = "mask") {
   return std::visit(
       detail::overloaded{
           [&](const Unstructured& p) -> std::size_t {
@@ -77,8 +78,8 @@ inline std::size_t zeros_of(const Pattern& pattern, std::size_t rows, std::size_
             if (p.m == 0 || p.n > p.m)
               detail::raise<RangeError>(where, ": pattern N:M needs 0 ≤ N ≤ M and M ≥ 1, got ", p.n, ":", p.m);
             if (cols % p.m != 0)
-              detail::raise<ShapeError>(where, ": mask pattern ", p.n, ":", p.m, " needs `in` to be a multiple of ", p.m,
-                                        ", got weight ", rows, " × ", cols);
+              detail::raise<ShapeError>(where, ": mask pattern ", p.n, ":", p.m, " needs `in` to be a multiple of ",
+                                        p.m, ", got weight ", rows, " × ", cols);
             return rows * (cols / p.m) * (p.m - p.n);
           },
           [&](const GivenMask& p) -> std::size_t {

@@ -9,13 +9,13 @@
 namespace losa::inline v0 {
 
 struct ProgressEvent {
-  std::string_view phase;   // "calibrate", "prune", "train", …
-  std::size_t step = 0;     // schedule step, from 1; 0 where there are none
-  std::size_t steps = 0;    // schedule steps in all
-  std::size_t done = 0;     // of `total`, within the phase
+  std::string_view phase;  // "calibrate", "prune", "train", …
+  std::size_t step = 0;    // schedule step, from 1; 0 where there are none
+  std::size_t steps = 0;   // schedule steps in all
+  std::size_t done = 0;    // of `total`, within the phase
   std::size_t total = 0;
-  std::size_t tokens = 0;   // processed in this phase so far, 0 if meaningless
-  double loss = 0;          // last training loss, 0 outside training
+  std::size_t tokens = 0;  // processed in this phase so far, 0 if meaningless
+  double loss = 0;         // last training loss, 0 outside training
 };
 
 /// Empty = silent. Returns false to stop.

@@ -28,9 +28,7 @@ struct MatrixView {
       : MatrixView(data_, rows_, cols_, cols_) {}
 
   /// A view of mutable elements converts to one of const elements.
-  constexpr operator MatrixView<const T>() const noexcept
-    requires(!std::is_const_v<T>)
-  {
+  constexpr operator MatrixView<const T>() const noexcept requires(!std::is_const_v<T>) {
     return {data, rows, cols, stride};
   }
 
