@@ -1,0 +1,2 @@
+#pragma once
+// Everything in losa/adapter: low-rank adapters under a mask, their optimiser, merge and resize.
