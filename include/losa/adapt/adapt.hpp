@@ -1,0 +1,420 @@
+#pragma once
+// LoSA, Algorithm 1, over any engine: for each step of the schedule, measure the model as it is, share out sparsity,
+// prune block by block on the already pruned activations, share out rank by the error that remains, train the adapters
+// under the mask.
+//
+//   losa::Adaptation run(engine, losa::as_policy(losa::Wanda{}), recipe, options);
+//   while (!run.finished()) run.advance(progress, checkpoint);
+//
+// Memory: one block's statistics, and the hidden states of the calibration set twice (pruned and original model).
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <losa/adapt/engine.hpp>
+#include <losa/adapt/recipe.hpp>
+#include <losa/adapt/report.hpp>
+#include <losa/calibrate/column_moments.hpp>
+#include <losa/calibrate/column_norms.hpp>
+#include <losa/calibrate/feature_gram.hpp>
+#include <losa/calibrate/hessian.hpp>
+#include <losa/calibrate/reconstruction_error.hpp>
+#include <losa/core/pattern.hpp>
+#include <losa/core/progress.hpp>
+#include <losa/mask/policy.hpp>
+
+namespace losa::inline v0 {
+
+struct AdaptOptions {
+  double sparsity = 0.5;          // of the adapted layers together; with `n_of_m` it must be 1 − N/M
+  std::optional<NofM> n_of_m;     // else unstructured
+  std::size_t steps = 5;          // of the schedule
+  std::uint64_t train_steps = 0;  // in all; 0 = prune only, no adapters
+  double early_share = 0.1;       // of train_steps that each step but the last gets (the paper's code: 0.1)
+  LoraOptions lora;               // its rank is not used: the recipe shares out ranks
+  double learning_rate = 2e-4;
+  double warmup = 0.1;  // share of the training steps
+  double weight_decay = 0;
+  double clip = 1;                        // global norm of the gradients
+  std::uint64_t sensitivity_batches = 8;  // for rules that need score curves
+  std::size_t tokens_per_step = 0;        // of a training batch, for progress only
+};
+
+/// Called where the state is complete; `due` at the end of a phase or before a stop, else after a training step.
+using Checkpoint = std::function<void(bool due)>;
+
+template <Engine E, MaskPolicy P, AdaptRecipe R>
+class Adaptation {
+ public:
+  using A = typename E::Adapter;
+
+  /// The engine must outlive the run. Throws RangeError for options that contradict each other.
+  Adaptation(E& engine, P policy, R recipe, AdaptOptions options)
+      : engine_(engine), policy_(std::move(policy)), recipe_(std::move(recipe)), options_(std::move(options)) {
+    for (std::size_t b = 0; b < engine_.blocks(); ++b)
+      for (auto& linear : engine_.linears(b)) {
+        layers_.push_back(&linear);
+        signals_.block.push_back(b);
+        signals_.size.push_back(linear.weight.size());
+      }
+    signals_.blocks = engine_.blocks();
+    check();
+  }
+
+  bool finished() const noexcept { return step_ == options_.steps && trained_ == options_.train_steps; }
+  const AdaptReport& report() const noexcept { return report_; }
+
+  /// Runs to the end. Returns false if `progress` asked to stop; the last checkpoint then holds the state.
+  /// Throws NumericError (a loss that is not finite, a failed factorisation) with the step named.
+  bool run(const Progress& progress = {}, const Checkpoint& checkpoint = {}) {
+    while (!finished()) {
+      if (trained_ == segment_end(step_)) {
+        if (!prune_step(progress)) return false;
+        if (checkpoint) checkpoint(true);
+      }
+      if (!train_segment(progress, checkpoint)) return false;
+    }
+    return true;
+  }
+
+  /// Everything that a resumed run needs; call restore() after reading.
+  template <class V>
+  void visit(V& visitor) {
+    std::uint64_t step = step_;
+    visitor("step", step);
+    visitor("trained", trained_);
+    step_ = static_cast<std::size_t>(step);
+    visitor.group("report.", [&] { report_.visit(visitor); });
+    for (A_linear* layer : layers_) visitor.group(layer->name + ".", [&] { layer->visit(visitor); });
+  }
+  void restore() {
+    for (A_linear* layer : layers_) layer->restore(engine_.executor());
+  }
+
+ private:
+  using A_linear = AdaptedLinear<A>;
+
+  void check() const {
+    if (options_.steps == 0) detail::raise<RangeError>("adapt: steps must be at least 1, got 0");
+    if (!(options_.sparsity >= 0 && options_.sparsity < 1))
+      detail::raise<RangeError>("adapt: sparsity must be in [0, 1), got ", options_.sparsity);
+    if (layers_.empty()) detail::raise<RangeError>("adapt: the engine has no linear layer to prune");
+    for (const A_linear* layer : layers_)
+      if (options_.n_of_m) zeros_of(*options_.n_of_m, layer->out(), layer->in(), layer->name);
+  }
+
+  /// Training steps that are done when the segment after schedule step t ends.
+  std::uint64_t segment_end(std::size_t t) const {
+    if (t == 0) return 0;
+    if (t == options_.steps) return options_.train_steps;
+    const auto early = static_cast<std::uint64_t>(options_.early_share * static_cast<double>(options_.train_steps));
+    return std::min<std::uint64_t>(early * t, options_.train_steps);
+  }
+
+  bool tell(const Progress& progress, std::string_view phase, std::size_t step, std::size_t done,
+            std::size_t total) const {
+    return detail::report(progress,
+                          {.phase = phase, .step = step, .steps = options_.steps, .done = done, .total = total});
+  }
+
+  // ---- hidden states of the calibration set -------------------------------------------------------------------
+
+  struct Hidden {
+    Hidden(std::size_t sequences, std::size_t context, std::size_t width)
+        : rows(sequences), context_(context), width_(width), values(sequences * context * width) {}
+    MatrixView<float> sequence(std::size_t i) { return {values.data() + i * context_ * width_, context_, width_}; }
+    /// One row per sequence: the features of RMI.
+    MatrixView<const float> features() const { return {values.data(), rows, context_ * width_}; }
+
+    std::size_t rows;
+    std::size_t context_;
+    std::size_t width_;
+    std::vector<float> values;  // (sequences, context, width)
+  };
+  Hidden embedded() {
+    Hidden hidden(engine_.sequences(), engine_.context(), engine_.width());
+    for (std::size_t i = 0; i < hidden.rows; ++i) engine_.embed(i, hidden.sequence(i));
+    return hidden;
+  }
+
+  // ---- one schedule step --------------------------------------------------------------------------------------
+
+  bool prune_step(const Progress& progress) {
+    const std::size_t step = step_ + 1;
+    signals_.step = step;
+    signals_.steps = options_.steps;
+    signals_.target = options_.n_of_m ? options_.sparsity : recipe_.target(step, options_.steps, options_.sparsity);
+    AdaptStep record{.target = signals_.target};
+
+    const std::vector<Pattern> patterns = share_out(step, progress, record);
+    if (patterns.empty()) return false;
+
+    Hidden hidden = embedded();
+    Hidden original = hidden;
+    for (std::size_t b = 0; b < engine_.blocks(); ++b) {
+      if (!tell(progress, "prune", step, b, engine_.blocks())) return false;
+      prune_block(b, patterns, hidden);
+      ReconstructionError error(engine_.width());
+      for (std::size_t i = 0; i < hidden.rows; ++i) {
+        engine_.run_block(b, hidden.sequence(i), detail::IgnoreInput{});
+        engine_.run_original_block(b, original.sequence(i));
+        error.add(original.sequence(i), hidden.sequence(i));
+      }
+      record.error.push_back(error.value());
+    }
+    if (!tell(progress, "prune", step, engine_.blocks(), engine_.blocks())) return false;
+
+    for (const A_linear* layer : layers_) record.zeros.push_back(layer->mask().zeros());
+    if (options_.train_steps != 0) share_out_rank(step, record);
+    report_.steps.push_back(std::move(record));
+    step_ = step;
+    return true;
+  }
+
+  /// The pattern of every layer for this step; empty if progress asked to stop.
+  std::vector<Pattern> share_out(std::size_t step, const Progress& progress, AdaptStep& record) {
+    if (options_.n_of_m) return std::vector<Pattern>(layers_.size(), *options_.n_of_m);
+    const SignalNeeds needs = recipe_.signal_needs();
+    if (needs.features != Features::none) {
+      if (!measure_rmi(step, needs.features, progress)) return {};
+      record.rmi = signals_.rmi.values;
+    }
+    if (needs.curves && !measure_curves(step, progress)) return {};
+    const std::vector<double> sparsity = recipe_.sparsities(signals_);
+    record.importance = signals_.importance;
+
+    std::vector<double> wanted;
+    std::vector<std::size_t> lower;
+    std::vector<std::size_t> upper;
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      wanted.push_back(sparsity[l] * static_cast<double>(signals_.size[l]));
+      lower.push_back(recipe_.regrows() || !layers_[l]->pruned() ? 0 : layers_[l]->mask().zeros());
+      upper.push_back(signals_.size[l]);
+    }
+    const std::size_t weights = std::accumulate(upper.begin(), upper.end(), std::size_t{0});
+    const std::size_t total =
+        std::max(zeros_target(weights, signals_.target), std::accumulate(lower.begin(), lower.end(), std::size_t{0}));
+    std::vector<Pattern> patterns;
+    for (std::size_t zeros : apportion(wanted, total, lower, upper)) patterns.push_back(ExactZeros{.zeros = zeros});
+    return patterns;
+  }
+
+  bool measure_rmi(std::size_t step, Features features, const Progress& progress) {
+    Hidden hidden = embedded();
+    std::vector<FeatureGram> grams(engine_.blocks(), FeatureGram(hidden.rows));
+    for (std::size_t b = 0; b < engine_.blocks(); ++b) {
+      if (!tell(progress, "mutual information", step, b, engine_.blocks())) return false;
+      if (features == Features::block_inputs) grams[b].add(hidden.features(), engine_.executor());
+      for (std::size_t i = 0; i < hidden.rows; ++i) engine_.run_block(b, hidden.sequence(i), detail::IgnoreInput{});
+      if (features == Features::block_outputs) grams[b].add(hidden.features(), engine_.executor());
+    }
+    std::vector<MatrixView<const double>> views;
+    for (const FeatureGram& gram : grams) views.push_back(gram.matrix());
+    signals_.rmi = mutual_information(views);
+    return true;
+  }
+
+  /// Squared scores w²·Σx²·Σg² of every layer: the loss that a weight's removal costs to second order, with the
+  /// Kronecker-factored diagonal for the curvature (g = ∂ℓ/∂y on training batches that training itself does not see).
+  bool measure_curves(std::size_t step, const Progress& progress) {
+    std::vector<bool> was_dense;
+    for (A_linear* layer : layers_) {
+      was_dense.push_back(!layer->pruned());
+      if (!layer->pruned()) layer->set_mask(Mask::full(layer->out(), layer->in()), engine_.executor());
+      layer->measure_output_gradient(true);
+    }
+    bool go_on = true;
+    for (std::uint64_t i = 0; i < options_.sensitivity_batches && go_on; ++i) {
+      go_on = tell(progress, "sensitivity", step, i, options_.sensitivity_batches);
+      engine_.train_step(sensitivity_offset + i);
+    }
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      layers_[l]->measure_output_gradient(false);
+      if (was_dense[l]) layers_[l]->clear_mask();
+    }
+    if (!go_on) return false;
+
+    signals_.curves.clear();
+    Hidden hidden = embedded();
+    for (std::size_t b = 0; b < engine_.blocks(); ++b) {
+      std::vector<ColumnNorms> norms = observe_norms(b, hidden);
+      for (A_linear& layer : engine_.linears(b)) {
+        std::vector<float> effective(layer.weight.size());  // (out, in)
+        MatrixView<float> w(effective.data(), layer.out(), layer.in());
+        layer.effective_weight(w);
+        ScoreCurve curve;
+        const auto inputs = norms[layer.input].sum_squares();
+        const auto outputs = layer.output_gradient_squares();
+        for (std::size_t r = 0; r < w.rows; ++r)
+          for (std::size_t c = 0; c < w.cols; ++c)
+            curve.add(static_cast<double>(w(r, c)) * static_cast<double>(w(r, c)) * inputs[c] * outputs[r]);
+        signals_.curves.push_back(std::move(curve));
+      }
+    }
+    return true;
+  }
+  std::vector<ColumnNorms> observe_norms(std::size_t b, Hidden& hidden) {
+    std::vector<std::optional<ColumnNorms>> seen(engine_.inputs(b));
+    for (std::size_t i = 0; i < hidden.rows; ++i)
+      engine_.run_block(b, hidden.sequence(i), [&](std::size_t input, MatrixView<const float> x) {
+        if (!seen[input]) seen[input].emplace(x.cols);
+        seen[input]->add(x);
+      });
+    std::vector<ColumnNorms> norms;
+    for (auto& one : seen) norms.push_back(one ? std::move(*one) : ColumnNorms(0));
+    return norms;
+  }
+
+  // ---- pruning one block --------------------------------------------------------------------------------------
+
+  /// Statistics of one input of a block, as far as the policy needs them.
+  struct Statistics {
+    Statistics(std::size_t in, const StatisticsNeeds& needs)
+        : norms(in), moments(needs.moments ? in : 0), hessian(needs.hessian ? in : 0) {}
+    ColumnNorms norms;
+    ColumnMoments moments;
+    Hessian hessian;
+  };
+
+  void prune_block(std::size_t b, const std::vector<Pattern>& patterns, Hidden& hidden) {
+    std::vector<std::unique_ptr<Statistics>> statistics(engine_.inputs(b));
+    std::vector<float> scratch(engine_.context() * engine_.width());
+    for (std::size_t i = 0; i < hidden.rows; ++i) {
+      MatrixView<float> copy(scratch.data(), engine_.context(), engine_.width());
+      std::copy_n(hidden.sequence(i).data, scratch.size(), scratch.data());
+      engine_.run_block(b, copy, [&](std::size_t input, MatrixView<const float> x) {
+        auto& seen = statistics[input];
+        if (!seen) seen = std::make_unique<Statistics>(x.cols, policy_.needs);
+        seen->norms.add(x);
+        if (policy_.needs.moments) seen->moments.add(x);
+        if (policy_.needs.hessian) seen->hessian.add(x, engine_.executor());
+      });
+    }
+    for (std::size_t l = 0; l < layers_.size(); ++l)
+      if (signals_.block[l] == b) prune_layer(*layers_[l], patterns[l], *statistics[layers_[l]->input]);
+  }
+
+  void prune_layer(A_linear& layer, const Pattern& pattern, const Statistics& statistics) {
+    LayerStatistics seen{.tokens = statistics.norms.tokens(), .square_norms = statistics.norms.sum_squares()};
+    if (policy_.needs.moments) {
+      seen.mean = statistics.moments.mean();
+      seen.variance = statistics.moments.variance();
+    }
+    if (policy_.needs.hessian) seen.hessian = statistics.hessian.matrix();
+
+    std::vector<float> before(layer.weight.size());
+    layer.effective_weight({before.data(), layer.out(), layer.in()});
+    std::vector<float> after = before;
+    const Mask* within = recipe_.regrows() || !layer.pruned() ? nullptr : &layer.mask();
+    Mask mask = policy_.prune(MatrixView<float>(after.data(), layer.out(), layer.in()), seen,
+                              {.pattern = pattern, .within = within, .executor = engine_.executor()});
+    layer.absorb({before.data(), layer.out(), layer.in()}, {after.data(), layer.out(), layer.in()}, mask);
+    layer.set_mask(std::move(mask), engine_.executor());
+  }
+
+  // ---- adapters -----------------------------------------------------------------------------------------------
+
+  void share_out_rank(std::size_t step, AdaptStep& record) {
+    const std::vector<std::size_t> ranks = recipe_.ranks(record.error, step);
+    report_.trainable_parameters = 0;
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      A_linear& layer = *layers_[l];
+      const std::size_t rank = ranks[signals_.block[l]];
+      const std::uint64_t stream = (std::uint64_t{step} << 32) + l;
+      if (layer.has_adapter()) {
+        layer.resize(rank, stream, engine_.executor());
+        if (recipe_.restarts_optimizer()) layer.reset_optimizer();
+      } else {
+        LoraOptions lora = options_.lora;
+        lora.rank = rank;
+        lora.stream = stream;
+        layer.attach(A(layer.out(), layer.in(), lora), engine_.executor());
+      }
+      record.rank.push_back(rank);
+      report_.trainable_parameters += rank * (layer.out() + layer.in());
+    }
+  }
+
+  // ---- training -----------------------------------------------------------------------------------------------
+
+  bool train_segment(const Progress& progress, const Checkpoint& checkpoint) {
+    const std::uint64_t end = segment_end(step_);
+    while (trained_ < end) {
+      const double loss = engine_.train_step(trained_);
+      if (!std::isfinite(loss))
+        detail::raise<NumericError>("adapt: the loss is not finite at training step ", trained_ + 1, " of ",
+                                    options_.train_steps, " (schedule step ", step_, "); lower the learning rate");
+      update();
+      report_.loss.push_back(loss);
+      ++trained_;
+      const bool go_on =
+          detail::report(progress, {.phase = "train",
+                                    .step = step_,
+                                    .steps = options_.steps,
+                                    .done = static_cast<std::size_t>(trained_),
+                                    .total = static_cast<std::size_t>(options_.train_steps),
+                                    .tokens = static_cast<std::size_t>(trained_) * options_.tokens_per_step,
+                                    .loss = loss});
+      if (checkpoint) checkpoint(!go_on || trained_ == end);
+      if (!go_on) return trained_ == options_.train_steps;
+    }
+    return true;
+  }
+
+  /// One AdamW step on every adapter, clipped by the norm over all of them.
+  void update() {
+    double squares = 0;
+    for (const A_linear* layer : layers_)
+      squares += squared_norm(layer->gradients.a) + squared_norm(layer->gradients.bt);
+    const float scale = clip_scale(std::sqrt(squares), options_.clip);
+
+    // A recipe that restarts the optimiser runs one schedule of the learning rate per segment, else one in all.
+    const std::uint64_t first = recipe_.restarts_optimizer() ? segment_end(step_ - 1) : 0;
+    const std::uint64_t length = (recipe_.restarts_optimizer() ? segment_end(step_) : options_.train_steps) - first;
+    const LinearWarmupDecay schedule{
+        .peak = options_.learning_rate,
+        .warmup = static_cast<std::uint64_t>(options_.warmup * static_cast<double>(length)),
+        .total = length};
+    const double rate = schedule(trained_ - first);
+    const AdamWOptions adam{.weight_decay = options_.weight_decay};
+    engine_.executor().parallel_for(layers_.size(), [&](std::size_t l) {
+      A_linear& layer = *layers_[l];
+      auto [a, bt] = layer.adapter().parameters();
+      ++layer.optimizer_steps;
+      adamw_step(a, layer.gradients.a, layer.moments_a, adam, rate, layer.optimizer_steps, scale);
+      adamw_step(bt, layer.gradients.bt, layer.moments_bt, adam, rate, layer.optimizer_steps, scale);
+    });
+    for (A_linear* layer : layers_) layer->refresh(engine_.executor());
+  }
+
+  // Batches far from those that training draws.
+  static constexpr std::uint64_t sensitivity_offset = std::uint64_t{1} << 40;
+
+  E& engine_;
+  P policy_;
+  R recipe_;
+  AdaptOptions options_;
+  std::vector<A_linear*> layers_;
+  Signals signals_;
+  AdaptReport report_;
+  std::size_t step_ = 0;       // schedule steps whose pruning is done
+  std::uint64_t trained_ = 0;  // training steps done
+};
+
+/// Algorithm 1 from start to end. Returns what was done at each step.
+template <Engine E, MaskPolicy P, AdaptRecipe R>
+AdaptReport adapt(E& engine, P policy, R recipe, AdaptOptions options, const Progress& progress = {}) {
+  Adaptation<E, P, R> run(engine, std::move(policy), std::move(recipe), std::move(options));
+  run.run(progress);
+  return run.report();
+}
+
+}  // namespace losa::inline v0

@@ -1,0 +1,49 @@
+#pragma once
+// What an engine must offer so that LoSA can adapt its model: blocks in order, the linear layers of each, running a
+// block on hidden states, and one forward-backward pass over a training batch. Everything else stays the engine's.
+//
+// Hidden states are (context, width) per calibration sequence. The engine owns the dense master weights; it multiplies
+// with AdaptedLinear::forward where pruned(), else with the dense weight itself.
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <losa/adapt/linear.hpp>
+
+namespace losa::inline v0 {
+
+namespace detail {
+struct IgnoreInput {
+  void operator()(std::size_t, MatrixView<const float>) const {}
+};
+}  // namespace detail
+
+template <class E>
+concept Engine = requires(E& engine, std::size_t i, std::uint64_t step, MatrixView<float> hidden,
+                          detail::IgnoreInput observe) {
+  typename E::Adapter;
+  requires Adapter<typename E::Adapter>;
+  { engine.blocks() } -> std::convertible_to<std::size_t>;
+  /// The layers of block i that are pruned and adapted, always the same objects.
+  { engine.linears(i) } -> std::same_as<std::span<AdaptedLinear<typename E::Adapter>>>;
+  /// Distinct inputs that the layers of block i read (AdaptedLinear::input is below this).
+  { engine.inputs(i) } -> std::convertible_to<std::size_t>;
+  /// The calibration set.
+  { engine.sequences() } -> std::convertible_to<std::size_t>;
+  { engine.context() } -> std::convertible_to<std::size_t>;
+  { engine.width() } -> std::convertible_to<std::size_t>;
+  /// Hidden states before block 0 of calibration sequence i.
+  engine.embed(i, hidden);
+  /// Block i in place with the weights as adapted so far; observe(input, x) sees each input before it is multiplied.
+  engine.run_block(i, hidden, observe);
+  /// Block i in place with the checkpoint's own weights.
+  engine.run_original_block(i, hidden);
+  /// Batch number `step`, a pure function of the engine's seed: zeroes and fills `gradients` of every layer that has
+  /// an adapter, and returns the mean loss per predicted token.
+  { engine.train_step(step) } -> std::convertible_to<double>;
+  { engine.executor() } -> std::convertible_to<ExecutorRef>;
+};
+
+}  // namespace losa::inline v0

@@ -1,0 +1,202 @@
+#pragma once
+// One linear layer while it is being adapted: the dense master weights (the engine's), the mask, the adapter, and the
+// packed sparse weights that forward and backward multiply with.
+//
+//   y = x·(M⊙(W + σBA))ᵀ        x (tokens, in) → y (tokens, out)          LoSA, Eq. 1
+//
+// The master stays dense, so that a later mask may bring a pruned weight back; only packed values are multiplied.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <losa/adapter/concept.hpp>
+#include <losa/adapter/optimizer.hpp>
+#include <losa/core/executor.hpp>
+#include <losa/core/mask.hpp>
+#include <losa/core/view.hpp>
+#include <losa/gemm.hpp>
+
+namespace losa::inline v0 {
+
+template <Adapter A>
+class AdaptedLinear {
+ public:
+  std::string name;          // as in the checkpoint
+  std::size_t input = 0;     // which of its block's inputs it reads; layers that share one share its statistics
+  MatrixView<float> weight;  // (out, in) dense master, owned by the engine
+  LoraGradients gradients;   // of the adapter's factors, filled by backward
+  Moments moments_a;         // optimiser state of the factors
+  Moments moments_bt;
+  std::uint64_t optimizer_steps = 0;  // since the moments were empty
+
+  AdaptedLinear(std::string name_, std::size_t input_, MatrixView<float> weight_)
+      : name(std::move(name_)), input(input_), weight(weight_) {}
+
+  std::size_t out() const noexcept { return weight.rows; }
+  std::size_t in() const noexcept { return weight.cols; }
+
+  /// True once there is a mask; before that the engine multiplies with the dense `weight` itself.
+  bool pruned() const noexcept { return packed_.has_value(); }
+  const Mask& mask() const noexcept { return mask_; }
+  const PackedMatrix<float>& packed() const { return *packed_; }
+  bool has_adapter() const noexcept { return adapter_.has_value(); }
+  A& adapter() { return *adapter_; }
+  const A& adapter() const { return *adapter_; }
+
+  /// Sets the mask and packs the master weights under it. Throws ShapeError if the shapes differ.
+  void set_mask(Mask mask, ExecutorRef executor = {}) {
+    detail::expect_shape("AdaptedLinear::set_mask", "weight", weight, mask.rows(), mask.cols());
+    packed_ = pack(weight, mask, executor);
+    mask_ = std::move(mask);
+    workspace_ = {};
+    rebase(executor);
+  }
+  /// Back to dense: no mask, no packed copy. The adapter stays.
+  void clear_mask() {
+    packed_.reset();
+    mask_ = {};
+    base_ = {};
+    workspace_ = {};
+  }
+  /// Gives the layer its adapter and fresh optimiser state. Throws ShapeError if it is not out × in.
+  void attach(A adapter, ExecutorRef executor = {}) {
+    if (adapter.in() != in() || adapter.out() != out())
+      detail::raise<ShapeError>("AdaptedLinear::attach: adapter of ", name, " must be ", out(), " × ", in(), ", got ",
+                                adapter.out(), " × ", adapter.in());
+    adapter_ = std::move(adapter);
+    reset_optimizer();
+    if (pruned()) rebase(executor);
+  }
+  void reset_optimizer() {
+    moments_a = {};
+    moments_bt = {};
+    optimizer_steps = 0;
+  }
+  /// Changes the adapter's rank without changing the function (the master takes what a smaller rank cannot hold).
+  void resize(std::size_t rank, std::uint64_t fresh_stream, ExecutorRef executor = {}) {
+    if (rank == adapter_->rank()) return;
+    const bool shrinks = rank < adapter_->rank();
+    adapter_->resize(rank, weight, mask_, fresh_stream);
+    if (shrinks) rewritten_ = true;
+    reset_optimizer();  // new components have no history, and a shrunken adapter has another basis
+    set_mask(std::move(mask_), executor);
+  }
+
+  /// Brings the packed values up to date after the adapter's factors have changed.
+  void refresh(ExecutorRef executor = {}) {
+    if (has_adapter()) adapter_->refresh(*packed_, base_, executor);
+  }
+
+  /// y (tokens, out) = x (tokens, in) times the adapted weights. Needs a mask.
+  void forward(MatrixView<const float> x, MatrixView<float> y, DropoutKey key = {}, ExecutorRef executor = {}) const {
+    if (has_adapter()) {
+      adapter_->forward(*packed_, x, y, key, executor);
+    } else {
+      spmm(*packed_, x, y, executor);
+    }
+  }
+
+  /// Adds to `gradients`, writes grad_x (tokens, in); an empty grad_x is not computed. Needs a mask.
+  void backward(MatrixView<const float> x, MatrixView<const float> grad_y, MatrixView<float> grad_x,
+                DropoutKey key = {}, ExecutorRef executor = {}) {
+    if (measure_gradient_) accumulate_squares(grad_y);
+    if (has_adapter()) {
+      adapter_->backward(*packed_, x, grad_y, gradients, grad_x, key, executor, workspace_);
+    } else if (!grad_x.empty()) {
+      spmm_transposed(*packed_, grad_y, grad_x, executor);
+    }
+  }
+
+  void zero_gradients() {
+    if (!has_adapter()) return;
+    gradients.a.assign(adapter_->rank() * in(), 0.0f);
+    gradients.bt.assign(adapter_->rank() * out(), 0.0f);
+  }
+
+  /// W + σBA at every position, pruned ones too: what a weight would be if it were kept. `effective` is (out, in).
+  void effective_weight(MatrixView<float> effective) const {
+    std::vector<float> delta(in());
+    for (std::size_t r = 0; r < out(); ++r) {
+      if (has_adapter()) adapter_->delta_row(r, delta);
+      for (std::size_t c = 0; c < in(); ++c) effective(r, c) = weight(r, c) + delta[c];
+    }
+  }
+
+  /// Adds `change` (out, in) to the master at the kept positions of `mask` where it is not zero.
+  void absorb(MatrixView<const float> before, MatrixView<const float> after, const Mask& mask) {
+    for (std::size_t r = 0; r < out(); ++r)
+      mask.for_each_kept(r, [&](std::size_t c) {
+        if (before(r, c) == after(r, c)) return;
+        weight(r, c) += after(r, c) - before(r, c);
+        rewritten_ = true;
+      });
+  }
+
+  /// From here on backward sums the squared output gradients per row (Σ over tokens of (∂ℓ/∂y)²).
+  void measure_output_gradient(bool on) {
+    measure_gradient_ = on;
+    if (on) gradient_squares_.assign(out(), 0.0);
+  }
+  std::span<const double> output_gradient_squares() const noexcept { return gradient_squares_; }
+
+  /// Everything that a resumed run needs. The engine must hold the checkpoint's own weights when state is read.
+  template <class V>
+  void visit(V& visitor) {
+    std::uint64_t rewritten = rewritten_;
+    std::uint64_t rank = has_adapter() ? adapter_->rank() + 1 : 0;
+    visitor("rewritten", rewritten);
+    visitor("rank", rank);
+    visitor("optimizer_steps", optimizer_steps);
+    visitor("mask", mask_);
+    rewritten_ = rewritten != 0;
+    if (rewritten_) {
+      std::vector<float> values(weight.size());
+      for (std::size_t r = 0; r < out(); ++r) std::copy_n(weight.row(r).data(), in(), values.data() + r * in());
+      visitor("weight", values);
+      if (values.size() != weight.size())
+        detail::raise<ShapeError>("state: ", name, " must have ", weight.size(), " weights, got ", values.size());
+      for (std::size_t r = 0; r < out(); ++r) std::copy_n(values.data() + r * in(), in(), weight.row(r).data());
+    }
+    if (rank != 0) {
+      if (!has_adapter()) adapter_.emplace(out(), in(), LoraOptions{.rank = static_cast<std::size_t>(rank - 1)});
+      adapter_->visit(visitor);
+      visitor("adam_a.m", moments_a.m);
+      visitor("adam_a.v", moments_a.v);
+      visitor("adam_bt.m", moments_bt.m);
+      visitor("adam_bt.v", moments_bt.v);
+    }
+  }
+  /// Packs again after visit has read a state.
+  void restore(ExecutorRef executor = {}) {
+    if (mask_.size() != 0) set_mask(std::move(mask_), executor);
+  }
+
+ private:
+  void rebase(ExecutorRef executor) {
+    if (!has_adapter()) return;
+    base_.assign(packed_->values().begin(), packed_->values().end());
+    refresh(executor);
+  }
+  void accumulate_squares(MatrixView<const float> grad_y) {
+    for (std::size_t t = 0; t < grad_y.rows; ++t)
+      for (std::size_t r = 0; r < out(); ++r)
+        gradient_squares_[r] += static_cast<double>(grad_y(t, r)) * static_cast<double>(grad_y(t, r));
+  }
+
+  Mask mask_;
+  std::optional<A> adapter_;
+  std::optional<PackedMatrix<float>> packed_;
+  std::vector<float> base_;  // master values at the kept positions, in packed order
+  LoraWorkspace workspace_;
+  std::vector<double> gradient_squares_;
+  bool measure_gradient_ = false;
+  bool rewritten_ = false;  // the master differs from the checkpoint
+};
+
+}  // namespace losa::inline v0
