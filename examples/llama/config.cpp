@@ -1,0 +1,251 @@
+#include "config.hpp"
+
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <losa/core/error.hpp>
+#include <nlohmann/json.hpp>
+
+namespace llama {
+
+using losa::detail::raise;
+using losa::detail::text;
+using Json = nlohmann::json;
+
+std::pair<std::size_t, std::size_t> linear_shape(const Config& c, std::size_t which) {
+  switch (which) {
+    case query: return {c.query_width(), c.hidden};
+    case key:
+    case value: return {c.kv_width(), c.hidden};
+    case output: return {c.hidden, c.query_width()};
+    case gate:
+    case up: return {c.intermediate, c.hidden};
+    case down: return {c.hidden, c.intermediate};
+    default: raise<losa::RangeError>("linear_shape: a block has ", std::size_t{linears_per_block}, " linears, got ", which);
+  }
+}
+
+std::string block_tensor(std::size_t block, std::string_view name) { return text("model.layers.", block, ".", name); }
+
+std::string linear_tensor(std::size_t block, std::size_t which) {
+  return text("model.layers.", block, ".", linear_names[which], ".weight");
+}
+
+namespace {
+
+// Reads one object field by field; a field that is absent or null gives the default.
+class Reader {
+ public:
+  Reader(const Json& object, std::string_view where) : object_(object), where_(where) {}
+
+  const Json* find(const char* name) const {
+    const auto at = object_.find(name);
+    return at == object_.end() || at->is_null() ? nullptr : &*at;
+  }
+
+  // A word from a file, fit for one line of an error: printable, short, quoted.
+  static std::string quoted(std::string_view word) {
+    std::string out = "\"";
+    for (char c : word.substr(0, 60)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
+    return out + (word.size() > 60 ? "…\"" : "\"");
+  }
+  static std::string shown(const Json& j) {
+    if (j.is_string()) return quoted(j.get_ref<const std::string&>());
+    if (j.is_boolean()) return j.get<bool>() ? "true" : "false";
+    if (j.is_number()) return j.dump();
+    return j.is_object() ? "an object" : j.is_array() ? "an array" : "null";
+  }
+
+  [[noreturn]] void wrong_type(const char* name, std::string_view expected, const Json& got) const {
+    raise<losa::FileError>(where_, ": ", name, " must be ", expected, ", got ", shown(got));
+  }
+
+  std::size_t size(const char* name, std::size_t most, std::size_t absent = 0) const {
+    const Json* j = find(name);
+    if (j == nullptr) {
+      if (absent == 0) raise<losa::FileError>(where_, ": ", name, " is missing");
+      return absent;
+    }
+    if (!j->is_number_integer()) wrong_type(name, "an integer", *j);
+    if (!j->is_number_unsigned() || j->get<std::uint64_t>() < 1 || j->get<std::uint64_t>() > most)
+      raise<losa::RangeError>(where_, ": ", name, " must be in [1, ", most, "], got ", shown(*j));
+    return j->get<std::size_t>();
+  }
+
+  double number(const char* name, double absent, double above, double below) const {
+    const Json* j = find(name);
+    if (j == nullptr) return absent;
+    if (!j->is_number()) wrong_type(name, "a number", *j);
+    const double got = j->get<double>();
+    if (!(got > above && got < below))
+      raise<losa::RangeError>(where_, ": ", name, " must lie between ", above, " and ", below, ", got ", shown(*j));
+    return got;
+  }
+
+  bool boolean(const char* name, bool absent) const {
+    const Json* j = find(name);
+    if (j == nullptr) return absent;
+    if (!j->is_boolean()) wrong_type(name, "true or false", *j);
+    return j->get<bool>();
+  }
+
+  void must_be_false(const char* name) const {
+    if (boolean(name, false)) raise<losa::UnsupportedError>(where_, ": ", name, " is true, which this engine does not support");
+  }
+
+  // A field that must hold one of a few words; another word is refused by name.
+  std::string word(const char* name, std::initializer_list<std::string_view> known) const {
+    const Json* j = find(name);
+    if (j == nullptr) return {};
+    if (!j->is_string()) wrong_type(name, "a string", *j);
+    for (std::string_view k : known)
+      if (j->get_ref<const std::string&>() == k) return std::string(k);
+    std::string list;
+    for (std::string_view k : known) list += (list.empty() ? "" : ", ") + std::string(k);
+    raise<losa::UnsupportedError>(where_, ": ", name, " ", shown(*j), " is not supported; supported: ", list);
+  }
+
+  // A token id or a list of them, each below the vocabulary; −1 is written by some tools for "none".
+  std::vector<std::size_t> ids(const char* name, std::size_t vocabulary) const {
+    std::vector<std::size_t> out;
+    const Json* j = find(name);
+    if (j == nullptr) return out;
+    const auto one = [&](const Json& id) {
+      if (!id.is_number_integer()) wrong_type(name, "a token id, a list of token ids or null", id);
+      if (id == -1) return;
+      if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= vocabulary)
+        raise<losa::RangeError>(where_, ": ", name, " ", shown(id), " is outside the vocabulary of ", vocabulary);
+      out.push_back(id.get<std::size_t>());
+    };
+    if (j->is_array())
+      for (const Json& id : *j) one(id);
+    else
+      one(*j);
+    return out;
+  }
+
+  std::string_view where() const { return where_; }
+
+ private:
+  const Json& object_;
+  std::string_view where_;
+};
+
+void check_architecture(const Reader& r) {
+  const Json* list = r.find("architectures");
+  if (list != nullptr) {
+    if (!list->is_array() || list->size() != 1 || !list->front().is_string())
+      r.wrong_type("architectures", "a list of one name", *list);
+    if (list->front() != "LlamaForCausalLM")
+      raise<losa::UnsupportedError>(r.where(), ": architecture ", Reader::shown(list->front()),
+                                    " is not supported; supported: LlamaForCausalLM");
+  }
+  if (r.word("model_type", {"llama"}).empty() && list == nullptr)
+    raise<losa::FileError>(r.where(), ": neither architectures nor model_type says what this model is");
+}
+
+// Rotary scaling: both spellings, and "none" by any of its names.
+void check_rope(const Reader& r, Config& config) {
+  for (const char* field : {"rope_scaling", "rope_parameters"}) {
+    const Json* j = r.find(field);
+    if (j == nullptr) continue;
+    if (!j->is_object()) r.wrong_type(field, "an object or null", *j);
+    const std::string where = text(r.where(), ": ", field);
+    const Reader inner(*j, where);
+    inner.word("rope_type", {"default", "none"});
+    inner.word("type", {"default", "none"});
+    config.rope_theta = inner.number("rope_theta", config.rope_theta, 0, 1e12);
+  }
+  config.rope_theta = r.number("rope_theta", config.rope_theta, 0, 1e12);
+  r.must_be_false("rope_interleaved");
+}
+
+// compressed-tensors leaves its description here; only its sparse-bitmask layout (or plain storage) can be read.
+void check_compression(const Reader& r) {
+  for (const char* field : {"quantization_config", "compression_config"}) {
+    const Json* j = r.find(field);
+    if (j == nullptr) continue;
+    if (!j->is_object()) r.wrong_type(field, "an object or null", *j);
+    const std::string where = text(r.where(), ": ", field);
+    const Reader inner(*j, where);
+    inner.word("quant_method", {"compressed-tensors", "sparseml"});
+    inner.word("format", {"dense", "sparse-bitmask"});
+    if (const Json* groups = inner.find("config_groups"); groups != nullptr && !groups->empty())
+      raise<losa::UnsupportedError>(where, ": quantised weights are not supported");
+    if (const Json* sparsity = inner.find("sparsity_config")) {
+      if (!sparsity->is_object()) inner.wrong_type("sparsity_config", "an object or null", *sparsity);
+      const std::string deeper = where + ": sparsity_config";
+      Reader(*sparsity, deeper).word("format", {"dense", "sparse-bitmask"});
+    }
+  }
+}
+
+}  // namespace
+
+Config parse_config(std::string_view text_of_file, std::string_view where) {
+  Json json;
+  try {
+    json = Json::parse(text_of_file);
+  } catch (const Json::parse_error& e) {
+    raise<losa::FileError>(where, ": not valid JSON at byte ", e.byte);
+  } catch (const Json::exception&) {
+    raise<losa::FileError>(where, ": not valid JSON");
+  }
+  if (!json.is_object()) raise<losa::FileError>(where, ": must hold a JSON object");
+  const Reader r(json, where);
+  check_architecture(r);
+
+  // The bounds keep every product of two sizes far from overflow; the largest published Llamas lie well inside.
+  constexpr std::size_t most = std::size_t{1} << 24;
+  Config c;
+  c.vocabulary = r.size("vocab_size", most);
+  c.hidden = r.size("hidden_size", most);
+  c.intermediate = r.size("intermediate_size", most);
+  c.blocks = r.size("num_hidden_layers", 4096);
+  c.heads = r.size("num_attention_heads", 65536);
+  c.kv_heads = r.size("num_key_value_heads", 65536, c.heads);
+  c.positions = r.size("max_position_embeddings", most, c.positions);
+  if (c.heads % c.kv_heads != 0)
+    raise<losa::RangeError>(where, ": num_key_value_heads ", c.kv_heads, " does not divide num_attention_heads ", c.heads);
+  if (r.find("head_dim") == nullptr && c.hidden % c.heads != 0)
+    raise<losa::RangeError>(where, ": num_attention_heads ", c.heads, " does not divide hidden_size ", c.hidden,
+                            " and there is no head_dim");
+  c.head_dim = r.size("head_dim", 65536, std::max<std::size_t>(1, c.hidden / c.heads));
+  if (c.head_dim % 2 != 0) raise<losa::RangeError>(where, ": head_dim must be even, got ", c.head_dim);
+  c.norm_epsilon = r.number("rms_norm_eps", c.norm_epsilon, 0, 1);
+  c.tied = r.boolean("tie_word_embeddings", c.tied);
+
+  check_rope(r, c);
+  check_compression(r);
+  r.word("hidden_act", {"silu", "swish"});
+  r.must_be_false("attention_bias");
+  r.must_be_false("mlp_bias");
+  r.boolean("use_cache", true);
+  constexpr double never = -std::numeric_limits<double>::denorm_min();
+  r.number("attention_dropout", 0, never, 1);
+  r.number("initializer_range", 0.02, never, 1e6);
+  r.size("pretraining_tp", 65536, 1);
+  for (const char* field : {"torch_dtype", "dtype"}) r.word(field, {"float32", "bfloat16", "float16"});
+  if (r.find("sliding_window") != nullptr)
+    raise<losa::UnsupportedError>(where, ": sliding_window attention is not supported");
+  r.ids("bos_token_id", c.vocabulary);
+  r.ids("pad_token_id", c.vocabulary);
+  c.ends = r.ids("eos_token_id", c.vocabulary);
+  return c;
+}
+
+Config read_config(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "config.json";
+  std::error_code error;
+  if (!std::filesystem::is_directory(directory, error))
+    raise<losa::FileError>(directory.string(), ": is not a directory");
+  std::ifstream file(path, std::ios::binary);
+  if (!file) raise<losa::FileError>(path.string(), ": cannot be opened");
+  const std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (file.bad()) raise<losa::FileError>(path.string(), ": cannot be read");
+  return parse_config(content, path.string());
+}
+
+}  // namespace llama

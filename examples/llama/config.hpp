@@ -1,0 +1,65 @@
+#pragma once
+// config.json of a Hugging Face directory: the sizes and constants of a Llama, every field checked for type and range.
+//
+//   llama::Config config = llama::read_config("smollm2");
+//   auto [out, in] = llama::linear_shape(config, llama::gate);
+
+#include <array>
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace llama {
+
+struct Config {
+  std::size_t vocabulary = 0;    // vocab_size
+  std::size_t hidden = 0;        // hidden_size
+  std::size_t intermediate = 0;  // intermediate_size
+  std::size_t blocks = 0;        // num_hidden_layers
+  std::size_t heads = 0;         // num_attention_heads
+  std::size_t kv_heads = 0;      // num_key_value_heads, divides heads
+  std::size_t head_dim = 0;      // even
+  std::size_t positions = 2048;  // max_position_embeddings
+  double norm_epsilon = 1e-6;    // rms_norm_eps
+  double rope_theta = 10000;
+  bool tied = false;                // tie_word_embeddings: the head is the embedding
+  std::vector<std::size_t> ends{};  // eos_token_id: none, one or several
+
+  std::size_t query_width() const { return heads * head_dim; }
+  std::size_t kv_width() const { return kv_heads * head_dim; }
+  friend bool operator==(const Config&, const Config&) = default;
+};
+
+/// The linear layers of a block, in the order in which they multiply.
+enum LinearIndex : std::size_t { query, key, value, output, gate, up, down, linears_per_block };
+
+/// Names of the linear layers inside "model.layers.<i>.".
+inline constexpr std::array<std::string_view, linears_per_block> linear_names = {
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+
+/// Which of a block's four distinct inputs each linear layer reads: 0 the normed block input, 1 the attention's result,
+/// 2 the normed middle, 3 the gated activation.
+inline constexpr std::array<std::size_t, linears_per_block> linear_input = {0, 0, 0, 1, 2, 2, 3};
+inline constexpr std::size_t inputs_per_block = 4;
+
+/// (out, in) of a linear layer.
+std::pair<std::size_t, std::size_t> linear_shape(const Config& config, std::size_t which);
+/// "model.layers.<block>.<linear>.weight"
+std::string linear_tensor(std::size_t block, std::size_t which);
+/// "model.layers.<block>.<name>"
+std::string block_tensor(std::size_t block, std::string_view name);
+
+/// Reads the text of a config.json; `where` opens the sentence of an error.
+/// Throws losa::FileError (no JSON, a field of the wrong type, a missing field), losa::RangeError (a value out of range
+/// or in conflict with another) or losa::UnsupportedError (an architecture, activation, rotary scaling, bias or
+/// quantisation that this engine does not compute).
+Config parse_config(std::string_view text, std::string_view where = "config.json");
+
+/// parse_config of directory/config.json. Throws losa::FileError if it cannot be read.
+Config read_config(const std::filesystem::path& directory);
+
+}  // namespace llama

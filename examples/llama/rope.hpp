@@ -1,0 +1,45 @@
+#pragma once
+// Rotary position embedding (Su et al., 2021) in the layout of Hugging Face: channel i of a head is paired with channel
+// i + head_dim/2, and at position p the pair turns by the angle p·θ^(−2i/head_dim). The scores of queries and keys so
+// turned depend on the distance of their positions alone.
+//
+//   llama::Rope rope(32, 10000.0, 512);
+//   rope.apply(q, 0, 256, executor);               // rows are tokens of sequences of 256
+
+#include <cstddef>
+#include <losa/core/executor.hpp>
+#include <losa/core/view.hpp>
+#include <vector>
+
+namespace llama {
+
+class Rope {
+ public:
+  Rope() = default;
+  /// Angles for positions 0 … positions−1 of heads of `head_dim` (even) channels.
+  Rope(std::size_t head_dim, double theta, std::size_t positions);
+
+  std::size_t positions() const noexcept { return positions_; }
+
+  /// Turns x (tokens, heads·head_dim) in place; token t stands at position first + t mod sequence.
+  /// Throws losa::RangeError if a position is not below positions().
+  void apply(losa::MatrixView<float> x, std::size_t first, std::size_t sequence, losa::ExecutorRef executor = {}) const {
+    turn(x, first, sequence, 1.0f, executor);
+  }
+  /// The inverse, which is the transpose: what a gradient needs.
+  void apply_inverse(losa::MatrixView<float> x, std::size_t first, std::size_t sequence,
+                     losa::ExecutorRef executor = {}) const {
+    turn(x, first, sequence, -1.0f, executor);
+  }
+
+ private:
+  void turn(losa::MatrixView<float> x, std::size_t first, std::size_t sequence, float direction,
+            losa::ExecutorRef executor) const;
+
+  std::size_t half_ = 0;
+  std::size_t positions_ = 0;
+  std::vector<float> cosine_;  // (positions, half)
+  std::vector<float> sine_;    // (positions, half)
+};
+
+}  // namespace llama
