@@ -1,0 +1,59 @@
+#pragma once
+// Packs the kept weights of a dense matrix. Pruned weights are never read into the result, so they may hold anything.
+// Cost O(out·in/64 + kept).
+//
+//   auto packed = losa::pack(losa::view(weight, out, in), mask);
+//   auto small  = losa::pack_as<losa::bf16>(losa::view(weight, out, in), mask);
+
+#include <cstddef>
+#include <type_traits>
+
+#include <losa/core/executor.hpp>
+#include <losa/core/mask.hpp>
+#include <losa/core/types.hpp>
+#include <losa/core/view.hpp>
+#include <losa/gemm/packed_matrix.hpp>
+
+namespace losa::inline v0 {
+
+namespace detail {
+
+/// values[k] ← weight at the k-th kept position, narrowed to T.
+template <Storage T, Storage S>
+void gather_kept(MatrixView<const S> weight, PackedMatrix<T>& packed, ExecutorRef executor) {
+  const auto& blocks = packed.structure().blocks;
+  T* values = packed.values().data();
+  executor.parallel_for(blocks.size() - 1, [&](std::size_t b) {
+    for (std::size_t r = blocks[b]; r < blocks[b + 1]; ++r) {
+      const S* row = weight.data + r * weight.stride;
+      T* out = values + packed.row_offset(r);
+      packed.mask().for_each_kept(r, [&](std::size_t c) {
+        if constexpr (std::is_same_v<T, S>) {
+          *out++ = row[c];
+        } else {
+          *out++ = narrow<T>(static_cast<float>(widen(row[c])));
+        }
+      });
+    }
+  });
+}
+
+}  // namespace detail
+
+/// The kept weights of `weight` (out, in) stored as T, rounded to nearest even where T is narrower.
+/// Throws ShapeError unless the mask has the shape of the weight.
+template <Storage T, class S>
+PackedMatrix<T> pack_as(MatrixView<S> weight, const Mask& mask, ExecutorRef executor = {}) {
+  detail::expect_shape("pack", "weight", weight, mask.rows(), mask.cols());
+  PackedMatrix<T> packed(mask);
+  detail::gather_kept(MatrixView<const std::remove_const_t<S>>(weight), packed, executor);
+  return packed;
+}
+
+/// The kept weights of `weight` (out, in) in its own type. Throws ShapeError unless the mask has its shape.
+template <class S>
+auto pack(MatrixView<S> weight, const Mask& mask, ExecutorRef executor = {}) {
+  return pack_as<std::remove_const_t<S>>(weight, mask, executor);
+}
+
+}  // namespace losa::inline v0

@@ -1,0 +1,67 @@
+#pragma once
+// The backends, best first, and which one a product uses: the one named by its `backend` argument, else the one named
+// by the environment variable LOSA_ISA (read once, at the first product), else the best that this machine supports.
+//
+//   for (const losa::Backend* b : losa::backends()) use(b->name);
+//   losa::spmm(packed, x, y, pool, {.backend = &losa::find_backend("reference")});
+
+#include <array>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <losa/core/error.hpp>
+#include <losa/gemm/backend.hpp>
+#include <losa/gemm/reference/backend.hpp>
+
+namespace losa::inline v0 {
+
+namespace detail {
+
+/// Every backend that this build knows, best first.
+inline auto known_backends() noexcept {
+  return std::array{
+      &reference::backend(),
+  };
+}
+
+}  // namespace detail
+
+/// The backends that this machine can run, best first. The last is "reference".
+inline std::vector<const Backend*> backends() {
+  std::vector<const Backend*> present;
+  for (const Backend* backend : detail::known_backends())
+    if (backend->supported()) present.push_back(backend);
+  return present;
+}
+
+/// The backend called `name`. Throws UnsupportedError, which lists those present, if this machine lacks it.
+inline const Backend& find_backend(std::string_view name) {
+  std::string names;
+  for (const Backend* backend : backends()) {
+    if (backend->name == name) return *backend;
+    names += names.empty() ? "" : ", ";
+    names += backend->name;
+  }
+  detail::raise<UnsupportedError>("backend \"", name, "\" is not available here; present: ", names);
+}
+
+namespace detail {
+
+inline const Backend& choose_backend(const char* isa) {
+  return isa != nullptr && *isa != '\0' ? find_backend(isa) : *backends().front();
+}
+
+}  // namespace detail
+
+/// The backend of products that name none. Throws UnsupportedError if LOSA_ISA names an absent one.
+inline const Backend& default_backend() {
+  static const Backend& chosen = detail::choose_backend(std::getenv("LOSA_ISA"));
+  return chosen;
+}
+
+/// Name of default_backend().
+inline std::string_view backend_name() { return default_backend().name; }
+
+}  // namespace losa::inline v0

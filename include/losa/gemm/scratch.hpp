@@ -1,0 +1,115 @@
+#pragma once
+// Memory for the kernels: 64-byte aligned arrays, and scratch space that a thread keeps between products so that a
+// product does not pay for fresh pages. A thread holds at most four blocks, the largest it has needed, until it ends.
+//
+//   detail::Scratch scratch(bytes);
+//   auto* panel = scratch.take<float>(n);          // consecutive pieces, each aligned to 64 bytes
+
+#include <array>
+#include <cassert>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace losa::inline v0::detail {
+
+inline constexpr std::size_t cache_line = 64;
+
+constexpr std::size_t round_up(std::size_t n, std::size_t step) noexcept { return (n + step - 1) / step * step; }
+
+struct AlignedDelete {
+  void operator()(std::byte* memory) const noexcept { ::operator delete (memory, std::align_val_t{cache_line}); }
+};
+using AlignedBytes = std::unique_ptr<std::byte, AlignedDelete>;
+
+inline AlignedBytes aligned_bytes(std::size_t n) {
+  return AlignedBytes(static_cast<std::byte*>(::operator new (n, std::align_val_t{cache_line})));
+}
+
+/// Array of n trivial elements, zero at first, followed by one cache line of zeros that vector loads may read.
+template <class T>
+class PaddedArray {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  PaddedArray() = default;
+  explicit PaddedArray(std::size_t n) : bytes_(aligned_bytes(n * sizeof(T) + cache_line)), size_(n) {
+    std::memset(static_cast<void*>(bytes_.get()), 0, n * sizeof(T) + cache_line);
+  }
+  PaddedArray(const PaddedArray& other)
+      : bytes_(other.bytes_ ? aligned_bytes(other.size_ * sizeof(T) + cache_line) : nullptr), size_(other.size_) {
+    if (bytes_) std::memcpy(bytes_.get(), other.bytes_.get(), size_ * sizeof(T) + cache_line);
+  }
+  PaddedArray(PaddedArray&& other) noexcept : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)) {}
+  PaddedArray& operator=(PaddedArray other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~PaddedArray() = default;
+
+  T* data() noexcept { return reinterpret_cast<T*>(bytes_.get()); }
+  const T* data() const noexcept { return reinterpret_cast<const T*>(bytes_.get()); }
+  std::size_t size() const noexcept { return size_; }
+
+ private:
+  AlignedBytes bytes_;
+  std::size_t size_ = 0;
+};
+
+/// Scratch space of one product or task, taken from what the thread has kept and given back at the end. A task that
+/// starts on the same thread meanwhile gets another block, so nested products are safe.
+class Scratch {
+ public:
+  explicit Scratch(std::size_t bytes) {
+    Block* best = nullptr;
+    for (Block& block : kept())
+      if (block.size >= bytes && (best == nullptr || block.size < best->size)) best = &block;
+    if (best != nullptr) {
+      block_ = std::exchange(*best, Block{});
+    } else {
+      block_.size = round_up(bytes, 4096);
+      block_.memory = aligned_bytes(block_.size);
+    }
+  }
+  ~Scratch() {
+    Block* smallest = &kept().front();
+    for (Block& block : kept())
+      if (block.size < smallest->size) smallest = &block;
+    if (smallest->size < block_.size) *smallest = std::move(block_);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  /// Bytes that n elements take of a block.
+  template <class T>
+  static constexpr std::size_t need(std::size_t n) noexcept {
+    return round_up(n * sizeof(T), cache_line);
+  }
+  /// The next n elements, uninitialised.
+  template <class T>
+  T* take(std::size_t n) noexcept {
+    std::byte* start = block_.memory.get() + used_;
+    used_ += need<T>(n);
+    assert(used_ <= block_.size);
+    return reinterpret_cast<T*>(start);
+  }
+
+ private:
+  struct Block {
+    AlignedBytes memory;
+    std::size_t size = 0;
+  };
+  static std::array<Block, 4>& kept() noexcept {
+    static thread_local std::array<Block, 4> blocks;
+    return blocks;
+  }
+
+  Block block_;
+  std::size_t used_ = 0;
+};
+
+}  // namespace losa::inline v0::detail

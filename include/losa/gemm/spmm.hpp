@@ -1,0 +1,97 @@
+#pragma once
+// Products of activations with packed weights W (out, in) = M ⊙ W:
+//
+//   spmm              y (tokens, out) = x (tokens, in) · Wᵀ + bias
+//   spmm_transposed  dx (tokens, in)  = g (tokens, out) · W            (gradient with respect to x)
+//
+// Only kept weights are multiplied: 2·kept·tokens flops. Sums are float (double in the reference backend), in an order
+// that does not depend on the number of threads; it does depend on the backend and on the number of tokens, so one
+// token alone and the same token in a batch may differ in the last bits.
+// NaN and Inf in x[t, c] reach y[t, r] wherever (r, c) is kept; where it is pruned they may or may not.
+// Scratch for a transposed copy of x, g and y belongs to the calling threads and is kept by them (see scratch.hpp).
+//
+//   losa::spmm(packed, losa::view(x, tokens, in), losa::view(y, tokens, out), pool, {.bias = b});
+
+#include <concepts>
+#include <cstddef>
+#include <span>
+
+#include <losa/core/error.hpp>
+#include <losa/core/executor.hpp>
+#include <losa/core/types.hpp>
+#include <losa/core/view.hpp>
+#include <losa/gemm/backend.hpp>
+#include <losa/gemm/packed_matrix.hpp>
+#include <losa/gemm/registry.hpp>
+
+namespace losa::inline v0 {
+
+struct SpmmOptions {
+  std::span<const float> bias = {};  // (out), added to every token; empty = none
+  bool accumulate = false;           // y += … instead of y = …
+  const Backend* backend = nullptr;  // null = default_backend()
+};
+
+struct ProductOptions {
+  bool accumulate = false;           // add to the output instead of overwriting it
+  const Backend* backend = nullptr;  // null = default_backend()
+};
+
+namespace detail {
+
+inline const Backend& backend_or_default(const Backend* backend) {
+  return backend == nullptr ? default_backend() : *backend;
+}
+
+template <class A, class B>
+void expect_tokens(std::string_view where, std::string_view a_name, const MatrixView<A>& a, std::string_view b_name,
+                   const MatrixView<B>& b) {
+  if (a.rows != b.rows) raise<ShapeError>(where, ": ", a_name, " has ", a.rows, " tokens, ", b_name, " has ", b.rows);
+}
+
+template <class A>
+void expect_columns(std::string_view where, std::string_view name, const MatrixView<A>& m, std::size_t cols) {
+  if (m.cols != cols)
+    raise<ShapeError>(where, ": ", name, " must have ", cols, " columns, got ", m.rows, " × ", m.cols);
+}
+
+}  // namespace detail
+
+/// y (tokens, out) = x (tokens, in) · (M ⊙ W)ᵀ + bias. x and y must not overlap.
+/// Throws ShapeError, before anything is written, if the shapes do not fit.
+template <Storage T>
+void spmm(const PackedMatrix<T>& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
+          const SpmmOptions& options = {}) {
+  static_assert(!std::same_as<T, double>, "spmm multiplies float, bf16 and f16 weights; pack double weights as float");
+  detail::expect_columns("spmm", "x", x, packed.cols());
+  detail::expect_columns("spmm", "y", y, packed.rows());
+  detail::expect_tokens("spmm", "x", x, "y", y);
+  if (!options.bias.empty() && options.bias.size() != packed.rows())
+    detail::raise<ShapeError>("spmm: bias must have ", packed.rows(), " elements, got ", options.bias.size());
+  const Backend& backend = detail::backend_or_default(options.backend);
+  if (y.empty()) return;
+  const float* bias = options.bias.empty() ? nullptr : options.bias.data();
+  const T* values = packed.values().data();
+  const PackedLayout layout = detail::layout(packed);
+  if constexpr (std::same_as<T, float>) {
+    backend.spmm_f32(layout, values, x, y, bias, options.accumulate, executor);
+  } else if constexpr (std::same_as<T, bf16>) {
+    backend.spmm_bf16(layout, values, x, y, bias, options.accumulate, executor);
+  } else if constexpr (std::same_as<T, f16>) {
+    backend.spmm_f16(layout, values, x, y, bias, options.accumulate, executor);
+  }
+}
+
+/// dx (tokens, in) = g (tokens, out) · (M ⊙ W). g and dx must not overlap.
+/// Throws ShapeError, before anything is written, if the shapes do not fit.
+inline void spmm_transposed(const PackedMatrix<float>& packed, MatrixView<const float> g, MatrixView<float> dx,
+                            ExecutorRef executor = {}, const ProductOptions& options = {}) {
+  detail::expect_columns("spmm_transposed", "g", g, packed.rows());
+  detail::expect_columns("spmm_transposed", "dx", dx, packed.cols());
+  detail::expect_tokens("spmm_transposed", "g", g, "dx", dx);
+  const Backend& backend = detail::backend_or_default(options.backend);
+  if (dx.empty()) return;
+  backend.spmm_transposed(detail::layout(packed), packed.values().data(), g, dx, options.accumulate, executor);
+}
+
+}  // namespace losa::inline v0
