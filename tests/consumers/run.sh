@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Builds and runs one small program for each way to consume losa. Argument: a build folder (default build/consumers).
+set -euo pipefail
+source_dir=$(cd "$(dirname "$0")/../.." && pwd)
+here=$source_dir/tests/consumers
+mkdir -p "${1:-$source_dir/build/consumers}"
+work=$(cd "${1:-$source_dir/build/consumers}" && pwd)
+rm -rf "${work:?}"/*
+expected="losa $(sed -n 's/.*LOSA_VERSION_STRING "\(.*\)"/\1/p' "$source_dir/include/losa/version.hpp")"
+
+quietly() {  # runs a command, and shows what it printed only when it fails
+  "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; echo "consumers: failed: $*" >&2; exit 1; }
+}
+check() {  # check NAME PROGRAM
+  [ "$("$2")" = "$expected" ] || { echo "consumers: $1 printed something else than '$expected'" >&2; exit 1; }
+  echo "consumers: $1: $expected"
+}
+cmake_consumer() {  # cmake_consumer NAME FOLDER [cmake options]
+  local name=$1 folder=$2
+  shift 2
+  quietly cmake -G Ninja -S "$here/$folder" -B "$work/$name" "$@"
+  quietly cmake --build "$work/$name"
+  check "$name" "$work/$name/consumer"
+}
+
+quietly cmake -G Ninja -S "$source_dir" -B "$work/install" -DLOSA_BUILD_TESTS=OFF -DLOSA_BUILD_BENCH=OFF -DLOSA_BUILD_EXAMPLES=OFF
+quietly cmake --install "$work/install" --prefix "$work/prefix"
+cmake_consumer find_package find_package -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
+cmake_consumer add_subdirectory add_subdirectory -DLOSA_SOURCE="$source_dir" -DLOSA_FETCH=OFF
+
+# An archive of the files as they are, such as a release would be.
+tar -C "$source_dir" -czf "$work/losa.tar.gz" CMakeLists.txt LICENSE cmake include
+cmake_consumer fetchcontent fetchcontent -DLOSA_ARCHIVE="$work/losa.tar.gz"
+
+# The download of a missing dependency, but for the network: each package is hidden, and where its archive would be
+# unpacked stands a folder of the layout that the archive has.
+mkdir -p "$work/xsimd/include" "$work/json/include"
+ln -s /usr/include/xsimd "$work/xsimd/include/"
+ln -s /usr/include/nlohmann "$work/json/include/"
+cmake_consumer fetched_dependencies add_subdirectory -DLOSA_SOURCE="$source_dir" \
+  -DCMAKE_DISABLE_FIND_PACKAGE_Eigen3=ON -DCMAKE_DISABLE_FIND_PACKAGE_xsimd=ON -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON \
+  -DFETCHCONTENT_SOURCE_DIR_LOSA_EIGEN="$(pkg-config --cflags-only-I eigen3 | sed 's/^-I//; s/ *$//')" \
+  -DFETCHCONTENT_SOURCE_DIR_LOSA_XSIMD="$work/xsimd" -DFETCHCONTENT_SOURCE_DIR_LOSA_JSON="$work/json"
+# LOSA_FETCH=OFF ends with a sentence that names what is missing.
+if cmake -G Ninja -S "$here/add_subdirectory" -B "$work/no_fetch" -DLOSA_SOURCE="$source_dir" -DLOSA_FETCH=OFF \
+  -DCMAKE_DISABLE_FIND_PACKAGE_Eigen3=ON >"$work/log" 2>&1 || ! grep -q 'losa: not found: Eigen' "$work/log"; then
+  cat "$work/log" >&2
+  echo "consumers: LOSA_FETCH=OFF without Eigen must fail and say so" >&2
+  exit 1
+fi
+
+# Plain -I: only the headers and the two libraries' own.
+quietly g++ -std=c++20 -I "$source_dir/include" $(pkg-config --cflags eigen3) "$here/main.cpp" -o "$work/plain" -pthread
+check plain "$work/plain"
+
+export PKG_CONFIG_PATH=$work/prefix/share/pkgconfig
+quietly g++ -std=c++20 $(pkg-config --cflags losa) "$here/main.cpp" -o "$work/pkg_config" $(pkg-config --libs losa)
+check pkg-config "$work/pkg_config"
