@@ -1,0 +1,113 @@
+#include "run_directory.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <losa/core/error.hpp>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "common.hpp"
+
+namespace tool {
+namespace fs = std::filesystem;
+
+namespace {
+
+void sync_directory(const fs::path& directory) {
+  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  fsync(fd);
+  close(fd);
+}
+
+std::vector<fs::path> entries(const fs::path& directory) {
+  std::vector<fs::path> found;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) found.push_back(entry.path());
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+}  // namespace
+
+RunDirectory::RunDirectory(fs::path out, bool resume) : out_(std::move(out)) {
+  std::error_code error;
+  const fs::file_status status = fs::status(out_, error);
+  if (fs::exists(status) && !fs::is_directory(status))
+    usage_error("--out ", out_.string(), ": exists and is not a directory");
+  if (fs::exists(status)) {
+    const bool empty = fs::is_empty(out_, error);
+    if (error) losa::detail::raise<losa::FileError>("--out ", out_.string(), ": cannot be read: ", error.message());
+    if (!empty && !resume)
+      usage_error("--out ", out_.string(), ": is not empty; name another directory, or --resume to continue a run");
+    if (!empty && !fs::exists(partial()) && !fs::exists(report()))
+      usage_error("--out ", out_.string(), ": holds something that is no run of this program");
+  }
+  if (complete()) return;  // nothing will be written
+
+  made_out_ = !fs::exists(status);
+  fs::create_directories(out_, error);
+  if (!error) fs::create_directory(partial(), error);
+  if (error) losa::detail::raise<losa::FileError>("--out ", out_.string(), ": cannot be made: ", error.message());
+
+  const fs::path lock = partial() / "lock";
+  lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_ < 0) losa::detail::raise<losa::FileError>(lock.string(), ": cannot be opened: ", std::strerror(errno));
+  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    close(lock_);
+    lock_ = -1;
+    usage_error("--out ", out_.string(), ": another process works there");
+  }
+  // The owner of the lock may have finished, and removed the file, between our two calls.
+  if (complete() || !fs::exists(lock)) {
+    close(lock_);
+    lock_ = -1;
+    usage_error("--out ", out_.string(), ": another process has just worked there; try again");
+  }
+}
+
+RunDirectory::~RunDirectory() {
+  std::error_code ignored;
+  if (lock_ >= 0 && !published_ && !has_state()) {
+    fs::remove_all(partial(), ignored);
+    if (made_out_) fs::remove(out_, ignored);
+  }
+  if (lock_ >= 0) close(lock_);
+}
+
+bool RunDirectory::complete() const {
+  std::error_code error;
+  return fs::exists(report(), error) && !fs::exists(partial(), error);
+}
+
+bool RunDirectory::has_state() const {
+  std::error_code error;
+  return fs::exists(state(), error);
+}
+
+void RunDirectory::clear_staging() const {
+  fs::remove_all(staging());
+  fs::create_directory(staging());
+}
+
+void RunDirectory::publish() {
+  std::vector<fs::path> staged = entries(staging());
+  // The report comes last: where it stands, the rest stands too.
+  std::stable_partition(staged.begin(), staged.end(), [](const fs::path& p) { return p.filename() != "report.json"; });
+  for (const fs::path& from : staged) {
+    const fs::path to = out_ / from.filename();
+    if (fs::is_directory(to)) fs::remove_all(to);  // from an earlier try that was killed here
+    fs::rename(from, to);
+  }
+  sync_directory(out_);
+  fs::remove_all(partial());
+  sync_directory(out_);
+  published_ = true;
+}
+
+}  // namespace tool

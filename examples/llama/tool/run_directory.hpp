@@ -1,0 +1,47 @@
+#pragma once
+// The output directory of a run. Work happens in OUT/.partial/; only a finished result is moved up, entry by entry and
+// report.json last, so that a run killed at any moment leaves either nothing that looks finished, or all of it.
+//
+//   RunDirectory run("tiny-70", resume);            // refuses what must not be touched, takes the lock
+//   ... write run.state(), run.staging() ...
+//   run.publish();                                  // moves the staged entries up, removes .partial
+
+#include <filesystem>
+
+namespace tool {
+
+class RunDirectory {
+ public:
+  /// Throws UsageError for a non-empty directory without `resume` or with something else in it, and for a directory
+  /// that another process works in; losa::FileError if it cannot be made.
+  RunDirectory(std::filesystem::path out, bool resume);
+  /// Gives up the lock. A run that never saved a state, and was not published, leaves nothing.
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
+
+  const std::filesystem::path& out() const { return out_; }
+  /// Where the state of the run is saved.
+  std::filesystem::path state() const { return partial() / "state.safetensors"; }
+  /// Where the result is written before it is published; empty at first.
+  std::filesystem::path staging() const { return partial() / "result"; }
+  std::filesystem::path report() const { return out_ / "report.json"; }
+
+  /// True if an earlier run has finished here.
+  bool complete() const;
+  bool has_state() const;
+  /// Makes staging() anew, empty.
+  void clear_staging() const;
+  /// Moves everything in staging() into the output directory and removes OUT/.partial.
+  void publish();
+
+ private:
+  std::filesystem::path partial() const { return out_ / ".partial"; }
+
+  std::filesystem::path out_;
+  bool made_out_ = false;
+  bool published_ = false;
+  int lock_ = -1;
+};
+
+}  // namespace tool
