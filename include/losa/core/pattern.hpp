@@ -26,7 +26,7 @@ enum class Group {
 struct Unstructured {
   double sparsity = 0.5;
   Group group = Group::row;
-  std::size_t block = 128;  // columns, for Group::column_block and for SparseGPT
+  std::size_t block = 128;  // columns, for Group::column_block
 };
 
 /// A number of zeros, for callers who have apportioned a model's budget themselves.
