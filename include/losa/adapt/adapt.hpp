@@ -22,6 +22,10 @@
 #include <losa/adapt/engine.hpp>
 #include <losa/adapt/recipe.hpp>
 #include <losa/adapt/report.hpp>
+#include <losa/adapt/spectrum.hpp>
+#include <losa/allocate/importance.hpp>
+#include <losa/allocate/rmi.hpp>
+#include <losa/allocate/score_curve.hpp>
 #include <losa/calibrate/column_moments.hpp>
 #include <losa/calibrate/column_norms.hpp>
 #include <losa/calibrate/feature_gram.hpp>
@@ -62,10 +66,8 @@ class Adaptation {
     for (std::size_t b = 0; b < engine_.blocks(); ++b)
       for (auto& linear : engine_.linears(b)) {
         layers_.push_back(&linear);
-        signals_.block.push_back(b);
-        signals_.size.push_back(linear.weight.size());
+        block_.push_back(b);
       }
-    signals_.blocks = engine_.blocks();
     check();
   }
 
@@ -149,10 +151,8 @@ class Adaptation {
 
   bool prune_step(const Progress& progress) {
     const std::size_t step = step_ + 1;
-    signals_.step = step;
-    signals_.steps = options_.steps;
-    signals_.target = options_.n_of_m ? options_.sparsity : recipe_.target(step, options_.steps, options_.sparsity);
-    AdaptStep record{.target = signals_.target};
+    AdaptStep record;
+    record.target = options_.n_of_m ? options_.sparsity : recipe_.target(step, options_.steps, options_.sparsity);
 
     const std::vector<Pattern> patterns = share_out(step, progress, record);
     if (patterns.empty()) return false;
@@ -173,7 +173,7 @@ class Adaptation {
     if (!tell(progress, "prune", step, engine_.blocks(), engine_.blocks())) return false;
 
     for (const A_linear* layer : layers_) record.zeros.push_back(layer->mask().zeros());
-    if (options_.train_steps != 0) share_out_rank(step, record);
+    if (options_.train_steps != 0 && !share_out_rank(step, progress, record)) return false;
     report_.steps.push_back(std::move(record));
     step_ = step;
     return true;
@@ -182,32 +182,53 @@ class Adaptation {
   /// The pattern of every layer for this step; empty if progress asked to stop.
   std::vector<Pattern> share_out(std::size_t step, const Progress& progress, AdaptStep& record) {
     if (options_.n_of_m) return std::vector<Pattern>(layers_.size(), *options_.n_of_m);
-    const SignalNeeds needs = recipe_.signal_needs();
-    if (needs.features != Features::none) {
-      if (!measure_rmi(step, needs.features, progress)) return {};
-      record.rmi = signals_.rmi.values;
+    const SparsityNeeds needs = recipe_.sparsity_needs();
+    RmiMatrix rmi;
+    std::vector<ScoreCurve> curves;
+    if (needs.rmi) {
+      if (!measure_rmi(step, needs.debiased, progress, rmi)) return {};
+      record.rmi = rmi.values;
+      record.importance = importance(rmi);
     }
-    if (needs.curves && !measure_curves(step, progress)) return {};
-    const std::vector<double> sparsity = recipe_.sparsities(signals_);
-    record.importance = signals_.importance;
+    if (needs.curves && !measure_curves(step, progress, curves)) return {};
+    if (needs.curves && !needs.per_matrix) curves = merged_by_block(curves);
+    const std::vector<double> sizes = units(needs.per_matrix, [&](std::size_t l) { return size(l); });
+    const std::vector<double> sparsity = recipe_.sparsities(
+        {.target = record.target, .sizes = sizes, .rmi = needs.rmi ? &rmi : nullptr, .curves = curves});
 
     std::vector<double> wanted;
     std::vector<std::size_t> lower;
     std::vector<std::size_t> upper;
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      wanted.push_back(sparsity[l] * static_cast<double>(signals_.size[l]));
+      wanted.push_back(sparsity[needs.per_matrix ? l : block_[l]] * size(l));
       lower.push_back(recipe_.regrows() || !layers_[l]->pruned() ? 0 : layers_[l]->mask().zeros());
-      upper.push_back(signals_.size[l]);
+      upper.push_back(layers_[l]->weight.size());
     }
     const std::size_t weights = std::accumulate(upper.begin(), upper.end(), std::size_t{0});
     const std::size_t total =
-        std::max(zeros_target(weights, signals_.target), std::accumulate(lower.begin(), lower.end(), std::size_t{0}));
+        std::max(zeros_target(weights, record.target), std::accumulate(lower.begin(), lower.end(), std::size_t{0}));
     std::vector<Pattern> patterns;
     for (std::size_t zeros : apportion(wanted, total, lower, upper)) patterns.push_back(ExactZeros{.zeros = zeros});
     return patterns;
   }
 
-  bool measure_rmi(std::size_t step, Features features, const Progress& progress) {
+  double size(std::size_t l) const { return static_cast<double>(layers_[l]->weight.size()); }
+
+  /// One value per matrix, or their sums per block.
+  template <class F>
+  std::vector<double> units(bool per_matrix, F&& of_layer) const {
+    std::vector<double> values(per_matrix ? layers_.size() : engine_.blocks());
+    for (std::size_t l = 0; l < layers_.size(); ++l) values[per_matrix ? l : block_[l]] += of_layer(l);
+    return values;
+  }
+  std::vector<ScoreCurve> merged_by_block(const std::vector<ScoreCurve>& curves) const {
+    std::vector<ScoreCurve> merged(engine_.blocks());
+    for (std::size_t l = 0; l < curves.size(); ++l) merged[block_[l]].merge(curves[l]);
+    return merged;
+  }
+
+  bool measure_rmi(std::size_t step, bool debiased, const Progress& progress, RmiMatrix& rmi) {
+    const Features features = recipe_.features();
     Hidden hidden = embedded();
     std::vector<FeatureGram> grams(engine_.blocks(), FeatureGram(hidden.rows));
     for (std::size_t b = 0; b < engine_.blocks(); ++b) {
@@ -218,31 +239,23 @@ class Adaptation {
     }
     std::vector<MatrixView<const double>> views;
     for (const FeatureGram& gram : grams) views.push_back(gram.matrix());
-    signals_.rmi = mutual_information(views);
+    rmi = mutual_information(views, {.debiased = debiased});
     return true;
   }
 
   /// Squared scores w²·Σx²·Σg² of every layer: the loss that a weight's removal costs to second order, with the
   /// Kronecker-factored diagonal for the curvature (g = ∂ℓ/∂y on training batches that training itself does not see).
-  bool measure_curves(std::size_t step, const Progress& progress) {
+  bool measure_curves(std::size_t step, const Progress& progress, std::vector<ScoreCurve>& curves) {
     std::vector<bool> was_dense;
     for (A_linear* layer : layers_) {
       was_dense.push_back(!layer->pruned());
       if (!layer->pruned()) layer->set_mask(Mask::full(layer->out(), layer->in()), engine_.executor());
-      layer->measure_output_gradient(true);
     }
-    bool go_on = true;
-    for (std::uint64_t i = 0; i < options_.sensitivity_batches && go_on; ++i) {
-      go_on = tell(progress, "sensitivity", step, i, options_.sensitivity_batches);
-      engine_.train_step(sensitivity_offset + i);
-    }
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-      layers_[l]->measure_output_gradient(false);
+    const bool go_on = measure_backward(A_linear::Measure::output_squares, step, progress);
+    for (std::size_t l = 0; l < layers_.size(); ++l)
       if (was_dense[l]) layers_[l]->clear_mask();
-    }
     if (!go_on) return false;
 
-    signals_.curves.clear();
     Hidden hidden = embedded();
     for (std::size_t b = 0; b < engine_.blocks(); ++b) {
       std::vector<ColumnNorms> norms = observe_norms(b, hidden);
@@ -256,10 +269,19 @@ class Adaptation {
         for (std::size_t r = 0; r < w.rows; ++r)
           for (std::size_t c = 0; c < w.cols; ++c)
             curve.add(static_cast<double>(w(r, c)) * static_cast<double>(w(r, c)) * inputs[c] * outputs[r]);
-        signals_.curves.push_back(std::move(curve));
+        curves.push_back(std::move(curve));
       }
     }
     return true;
+  }
+  /// Batches that training does not draw, backward only.
+  bool measure_backward(typename A_linear::Measure what, std::size_t step, const Progress& progress) {
+    for (A_linear* layer : layers_) layer->measure(what);
+    for (std::uint64_t i = 0; i < options_.sensitivity_batches; ++i) {
+      if (!tell(progress, "sensitivity", step, i, options_.sensitivity_batches)) return false;
+      engine_.train_step(sensitivity_offset + i);
+    }
+    return tell(progress, "sensitivity", step, options_.sensitivity_batches, options_.sensitivity_batches);
   }
   std::vector<ColumnNorms> observe_norms(std::size_t b, Hidden& hidden) {
     std::vector<std::optional<ColumnNorms>> seen(engine_.inputs(b));
@@ -299,7 +321,7 @@ class Adaptation {
       });
     }
     for (std::size_t l = 0; l < layers_.size(); ++l)
-      if (signals_.block[l] == b) prune_layer(*layers_[l], patterns[l], *statistics[layers_[l]->input]);
+      if (block_[l] == b) prune_layer(*layers_[l], patterns[l], *statistics[layers_[l]->input]);
   }
 
   void prune_layer(A_linear& layer, const Pattern& pattern, const Statistics& statistics) {
@@ -322,12 +344,17 @@ class Adaptation {
 
   // ---- adapters -----------------------------------------------------------------------------------------------
 
-  void share_out_rank(std::size_t step, AdaptStep& record) {
-    const std::vector<std::size_t> ranks = recipe_.ranks(record.error, step);
+  bool share_out_rank(std::size_t step, const Progress& progress, AdaptStep& record) {
+    const RankNeeds needs = recipe_.rank_needs();
+    std::vector<std::vector<double>> spectra;
+    if (needs.spectra && !measure_spectra(step, progress, spectra)) return false;
+    const std::vector<double> costs = units(
+        needs.per_matrix, [&](std::size_t l) { return static_cast<double>(layers_[l]->out() + layers_[l]->in()); });
+    const std::vector<std::size_t> ranks = recipe_.ranks(
     report_.trainable_parameters = 0;
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       A_linear& layer = *layers_[l];
-      const std::size_t rank = ranks[signals_.block[l]];
+      const std::size_t rank = ranks[needs.per_matrix ? l : block_[l]];
       const std::uint64_t stream = (std::uint64_t{step} << 32) + l;
       if (layer.has_adapter()) {
         layer.resize(rank, stream, engine_.executor());
@@ -341,6 +368,22 @@ class Adaptation {
       record.rank.push_back(rank);
       report_.trainable_parameters += rank * (layer.out() + layer.in());
     }
+    return true;
+  }
+
+  /// Squared singular values, falling, of the loss gradient under the mask: what a masked step of rank r can win to
+  /// first order is the sum of the first r.
+  bool measure_spectra(std::size_t step, const Progress& progress, std::vector<std::vector<double>>& spectra) {
+    const bool go_on = measure_backward(A_linear::Measure::weight_gradient, step, progress);
+    spectra.resize(go_on ? layers_.size() : 0);
+    engine_.executor().parallel_for(spectra.size(), [&](std::size_t l) {
+      const PackedMatrix<float>& gradient = layers_[l]->weight_gradient();
+      std::vector<float> dense(gradient.rows() * gradient.cols());
+      gradient.to_dense({dense.data(), gradient.rows(), gradient.cols()});
+      spectra[l] = detail::squared_singular_values({dense.data(), gradient.rows(), gradient.cols()});
+    });
+    for (A_linear* layer : layers_) layer->measure(A_linear::Measure::nothing);
+    return go_on;
   }
 
   // ---- training -----------------------------------------------------------------------------------------------
@@ -403,7 +446,7 @@ class Adaptation {
   R recipe_;
   AdaptOptions options_;
   std::vector<A_linear*> layers_;
-  Signals signals_;
+  std::vector<std::size_t> block_;  // of each layer
   AdaptReport report_;
   std::size_t step_ = 0;       // schedule steps whose pruning is done
   std::uint64_t trained_ = 0;  // training steps done

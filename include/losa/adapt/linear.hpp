@@ -81,10 +81,10 @@ class AdaptedLinear {
   /// Changes the adapter's rank without changing the function (the master takes what a smaller rank cannot hold).
   void resize(std::size_t rank, std::uint64_t fresh_stream, ExecutorRef executor = {}) {
     if (rank == adapter_->rank()) return;
-    const bool shrinks = rank < adapter_->rank();
-    adapter_->resize(rank, weight, mask_, fresh_stream);
-    if (shrinks) rewritten_ = true;
-    reset_optimizer();  // new components have no history, and a shrunken adapter has another basis
+    if (rank < adapter_->rank()) rewritten_ = true;
+    const RankChange change = adapter_->resize(rank, weight, mask_, fresh_stream);
+    if (optimizer_steps != 0) change.apply(moments_a, moments_bt);
+    gradients = {};
     set_mask(std::move(mask_), executor);
   }
 
@@ -93,10 +93,17 @@ class AdaptedLinear {
     if (has_adapter()) adapter_->refresh(*packed_, base_, executor);
   }
 
+  /// The merged weights M⊙(W + σBA). Needs a mask.
+  PackedMatrix<float> merged(ExecutorRef executor = {}) const {
+    PackedMatrix<float> result = *packed_;
+    if (has_adapter()) adapter_->add_to(result, base_, executor);
+    return result;
+  }
+
   /// y (tokens, out) = x (tokens, in) times the adapted weights. Needs a mask.
-  void forward(MatrixView<const float> x, MatrixView<float> y, DropoutKey key = {}, ExecutorRef executor = {}) const {
+  void forward(MatrixView<const float> x, MatrixView<float> y, DropoutKey key = {}, ExecutorRef executor = {}) {
     if (has_adapter()) {
-      adapter_->forward(*packed_, x, y, key, executor);
+      adapter_->forward(*packed_, x, y, key, executor, workspace_);
     } else {
       spmm(*packed_, x, y, executor);
     }
@@ -105,7 +112,8 @@ class AdaptedLinear {
   /// Adds to `gradients`, writes grad_x (tokens, in); an empty grad_x is not computed. Needs a mask.
   void backward(MatrixView<const float> x, MatrixView<const float> grad_y, MatrixView<float> grad_x,
                 DropoutKey key = {}, ExecutorRef executor = {}) {
-    if (measure_gradient_) accumulate_squares(grad_y);
+    if (measure_ == Measure::output_squares) accumulate_squares(grad_y);
+    if (measure_ == Measure::weight_gradient) sddmm(grad_y, x, *weight_gradient_, executor, {.accumulate = true});
     if (has_adapter()) {
       adapter_->backward(*packed_, x, grad_y, gradients, grad_x, key, executor, workspace_);
     } else if (!grad_x.empty()) {
@@ -138,12 +146,17 @@ class AdaptedLinear {
       });
   }
 
-  /// From here on backward sums the squared output gradients per row (Σ over tokens of (∂ℓ/∂y)²).
-  void measure_output_gradient(bool on) {
-    measure_gradient_ = on;
-    if (on) gradient_squares_.assign(out(), 0.0);
+  /// What backward sums up beside its gradients, from here on: the squared output gradients per row
+  /// (Σ over tokens of (∂ℓ/∂y)²), or the gradient of the kept weights, (GᵀX)⊙M.
+  enum class Measure { nothing, output_squares, weight_gradient };
+  void measure(Measure what) {
+    measure_ = what;
+    if (what == Measure::output_squares) output_squares_.assign(out(), 0.0);
+    if (what == Measure::weight_gradient) weight_gradient_ = packed_->like();
+    if (what == Measure::nothing) weight_gradient_.reset();
   }
-  std::span<const double> output_gradient_squares() const noexcept { return gradient_squares_; }
+  std::span<const double> output_gradient_squares() const noexcept { return output_squares_; }
+  const PackedMatrix<float>& weight_gradient() const { return *weight_gradient_; }
 
   /// Everything that a resumed run needs. The engine must hold the checkpoint's own weights when state is read.
   template <class V>
@@ -186,7 +199,7 @@ class AdaptedLinear {
   void accumulate_squares(MatrixView<const float> grad_y) {
     for (std::size_t t = 0; t < grad_y.rows; ++t)
       for (std::size_t r = 0; r < out(); ++r)
-        gradient_squares_[r] += static_cast<double>(grad_y(t, r)) * static_cast<double>(grad_y(t, r));
+        output_squares_[r] += static_cast<double>(grad_y(t, r)) * static_cast<double>(grad_y(t, r));
   }
 
   Mask mask_;
@@ -194,8 +207,9 @@ class AdaptedLinear {
   std::optional<PackedMatrix<float>> packed_;
   std::vector<float> base_;  // master values at the kept positions, in packed order
   LoraWorkspace workspace_;
-  std::vector<double> gradient_squares_;
-  bool measure_gradient_ = false;
+  Measure measure_ = Measure::nothing;
+  std::vector<double> output_squares_;  // (out)
+  std::optional<PackedMatrix<float>> weight_gradient_;
   bool rewritten_ = false;  // the master differs from the checkpoint
 };
 

@@ -1,0 +1,31 @@
+#pragma once
+// Squared singular values of a matrix, by the eigenvalues of the smaller of its two Grams, in double.
+
+#include <Eigen/Dense>
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include <losa/core/error.hpp>
+#include <losa/core/view.hpp>
+
+namespace losa::inline v0::detail {
+
+/// Falling, min(rows, cols) of them. Cost O(rows·cols·min + min³). Throws NumericError if they cannot be found.
+inline std::vector<double> squared_singular_values(MatrixView<const float> matrix) {
+  using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const Eigen::Map<const Rows, Eigen::Unaligned, Eigen::OuterStride<>> map(
+      matrix.data, static_cast<Eigen::Index>(matrix.rows), static_cast<Eigen::Index>(matrix.cols),
+      Eigen::OuterStride<>(static_cast<Eigen::Index>(matrix.stride)));
+  const Eigen::MatrixXd wide = map.cast<double>();
+  const Eigen::MatrixXd gram =
+      matrix.rows <= matrix.cols ? Eigen::MatrixXd(wide * wide.transpose()) : Eigen::MatrixXd(wide.transpose() * wide);
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(gram, Eigen::EigenvaluesOnly);
+  if (solver.info() != Eigen::Success) raise<NumericError>("squared_singular_values: no convergence");
+  std::vector<double> values(solver.eigenvalues().data(), solver.eigenvalues().data() + solver.eigenvalues().size());
+  std::reverse(values.begin(), values.end());
+  for (double& value : values) value = std::max(value, 0.0);
+  return values;
+}
+
+}  // namespace losa::inline v0::detail
