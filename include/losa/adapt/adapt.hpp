@@ -194,7 +194,7 @@ class Adaptation {
     if (needs.curves && !needs.per_matrix) curves = merged_by_block(curves);
     const std::vector<double> sizes = units(needs.per_matrix, [&](std::size_t l) { return size(l); });
     const std::vector<double> sparsity = recipe_.sparsities(
-        {.target = record.target, .sizes = sizes, .rmi = needs.rmi ? &rmi : nullptr, .curves = curves});
+        {.target = record.target, .sizes = sizes, .rmi = needs.rmi ? &rmi : nullptr, .curves = curves, .gains = {}});
 
     std::vector<double> wanted;
     std::vector<std::size_t> lower;
@@ -351,6 +351,7 @@ class Adaptation {
     const std::vector<double> costs = units(
         needs.per_matrix, [&](std::size_t l) { return static_cast<double>(layers_[l]->out() + layers_[l]->in()); });
     const std::vector<std::size_t> ranks = recipe_.ranks(
+        {.mean = recipe_.mean_rank(step), .error = record.error, .spectra = spectra, .gains = {}, .costs = costs});
     report_.trainable_parameters = 0;
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       A_linear& layer = *layers_[l];

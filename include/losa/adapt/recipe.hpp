@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <vector>
 
-#include <losa/adapt/allocators.hpp>
+#include <losa/allocate/allocator.hpp>
 #include <losa/allocate/schedule.hpp>
 
 namespace losa::inline v0 {
