@@ -30,9 +30,10 @@ struct AdaptEngineOptions {
   std::size_t calibration_context = 256;
   std::size_t batch = 2;
   std::size_t context = 256;
-  std::uint64_t seed = 0;                              // of the batches' windows
-  std::string skip;                                    // ECMAScript regex, searched in "model.layers.0.mlp.up_proj"
-  std::size_t activation_bytes = std::size_t{1} << 28; // activations kept from forward to backward; the rest is recomputed
+  std::uint64_t seed = 0;  // of the batches' windows
+  std::string skip;        // ECMAScript regex, searched in "model.layers.0.mlp.up_proj"
+  std::size_t activation_bytes = std::size_t{1}
+                                 << 28;  // activations kept from forward to backward; the rest is recomputed
 };
 
 template <losa::Adapter A>

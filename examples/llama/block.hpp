@@ -4,8 +4,8 @@
 //   h = norm(x)          q, k, v = h·Wqᵀ, h·Wkᵀ, h·Wvᵀ       a = attention(rope(q), rope(k), v)      m = x + a·Woᵀ
 //   n = norm(m)          s = silu(n·Wgᵀ)∘(n·Wuᵀ)             y = m + s·Wdᵀ
 //
-// What multiplies the linear layers (dense, packed, adapted) is behind BlockLinears, so that this is the only block there
-// is. Norms are never trained; gradients of adapters are the linear layers' own business.
+// What multiplies the linear layers (dense, packed, adapted) is behind BlockLinears, so that this is the only block
+// there is. Norms are never trained; gradients of adapters are the linear layers' own business.
 
 #include <cstddef>
 #include <losa/core/executor.hpp>
@@ -68,7 +68,8 @@ void block_forward(const BlockContext& c, const BlockNorms& norms, BlockLinears&
                    losa::MatrixView<const float> x, losa::MatrixView<float> y, BlockActivations& saved);
 
 /// grad (tokens, hidden): in, the gradient of the block's result; out, that of its input. With input_wanted = false
-/// (block 0, since embeddings are not trained) what leads to the input alone is skipped and `grad` holds nothing of use.
+/// (block 0, since embeddings are not trained) what leads to the input alone is skipped and `grad` holds nothing of
+/// use.
 void block_backward(const BlockContext& c, const BlockNorms& norms, BlockLinears& linears, std::size_t context,
                     const BlockActivations& saved, losa::MatrixView<float> grad, bool input_wanted,
                     BlockGradients& scratch);

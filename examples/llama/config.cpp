@@ -16,14 +16,20 @@ using Json = nlohmann::json;
 
 std::pair<std::size_t, std::size_t> linear_shape(const Config& c, std::size_t which) {
   switch (which) {
-    case query: return {c.query_width(), c.hidden};
+    case query:
+      return {c.query_width(), c.hidden};
     case key:
-    case value: return {c.kv_width(), c.hidden};
-    case output: return {c.hidden, c.query_width()};
+    case value:
+      return {c.kv_width(), c.hidden};
+    case output:
+      return {c.hidden, c.query_width()};
     case gate:
-    case up: return {c.intermediate, c.hidden};
-    case down: return {c.hidden, c.intermediate};
-    default: raise<losa::RangeError>("linear_shape: a block has ", std::size_t{linears_per_block}, " linears, got ", which);
+    case up:
+      return {c.intermediate, c.hidden};
+    case down:
+      return {c.hidden, c.intermediate};
+    default:
+      raise<losa::RangeError>("linear_shape: a block has ", std::size_t{linears_per_block}, " linears, got ", which);
   }
 }
 
@@ -92,7 +98,8 @@ class Reader {
   }
 
   void must_be_false(const char* name) const {
-    if (boolean(name, false)) raise<losa::UnsupportedError>(where_, ": ", name, " is true, which this engine does not support");
+    if (boolean(name, false))
+      raise<losa::UnsupportedError>(where_, ": ", name, " is true, which this engine does not support");
   }
 
   // A field that must hold one of a few words; another word is refused by name.
@@ -208,7 +215,8 @@ Config parse_config(std::string_view text_of_file, std::string_view where) {
   c.kv_heads = r.size("num_key_value_heads", 65536, c.heads);
   c.positions = r.size("max_position_embeddings", most, c.positions);
   if (c.heads % c.kv_heads != 0)
-    raise<losa::RangeError>(where, ": num_key_value_heads ", c.kv_heads, " does not divide num_attention_heads ", c.heads);
+    raise<losa::RangeError>(where, ": num_key_value_heads ", c.kv_heads, " does not divide num_attention_heads ",
+                            c.heads);
   if (r.find("head_dim") == nullptr && c.hidden % c.heads != 0)
     raise<losa::RangeError>(where, ": num_attention_heads ", c.heads, " does not divide hidden_size ", c.hidden,
                             " and there is no head_dim");

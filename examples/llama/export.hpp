@@ -17,7 +17,7 @@ namespace llama {
 
 /// One layer to write in place of the checkpoint's.
 struct MergedWeight {
-  std::string tensor;             // "model.layers.0.mlp.up_proj.weight"
+  std::string tensor;  // "model.layers.0.mlp.up_proj.weight"
   const losa::Mask* mask = nullptr;
   std::function<void(std::size_t row, std::span<float> out)> row;  // merged weights of a row, +0 where pruned
 };
@@ -39,7 +39,7 @@ void export_compressed(const std::filesystem::path& model, const std::filesystem
 
 /// One factor pair and mask to write unmerged.
 struct AdapterWeight {
-  std::string layer;  // "model.layers.0.mlp.up_proj"
+  std::string layer;                 // "model.layers.0.mlp.up_proj"
   losa::MatrixView<const float> a;   // (rank, in)
   losa::MatrixView<const float> bt;  // (rank, out)
   double scale = 1;

@@ -38,7 +38,7 @@ struct ModelOptions {
 
 /// A linear layer for inference: exactly one of the two is there.
 struct Linear {
-  std::optional<Matrix> dense;                       // (out, in)
+  std::optional<Matrix> dense;                      // (out, in)
   std::optional<losa::PackedMatrix<float>> packed;  // (out, in)
 
   std::size_t bytes() const { return dense ? dense->bytes() : packed->bytes(); }

@@ -23,7 +23,8 @@ class Rope {
 
   /// Turns x (tokens, heads·head_dim) in place; token t stands at position first + t mod sequence.
   /// Throws losa::RangeError if a position is not below positions().
-  void apply(losa::MatrixView<float> x, std::size_t first, std::size_t sequence, losa::ExecutorRef executor = {}) const {
+  void apply(losa::MatrixView<float> x, std::size_t first, std::size_t sequence,
+             losa::ExecutorRef executor = {}) const {
     turn(x, first, sequence, 1.0f, executor);
   }
   /// The inverse, which is the transpose: what a gradient needs.

@@ -1,5 +1,6 @@
 #pragma once
-// Token files: raw little-endian integers of 8, 16 or 32 bits, one per token. For a byte-level model that is plain text.
+// Token files: raw little-endian integers of 8, 16 or 32 bits, one per token. For a byte-level model that is plain
+// text.
 //
 //   auto tokens = llama::read_tokens("train.txt", config.vocabulary);
 //   auto row = llama::spread_window(tokens, 64, i, 256);       // sequence i of 64, spread evenly
@@ -21,8 +22,8 @@ constexpr std::size_t default_token_bits(std::size_t vocabulary) {
 }
 
 /// Reads a whole token file; bits = 0 means default_token_bits(vocabulary).
-/// Throws losa::FileError (unreadable, empty, a size that is no whole number of tokens), losa::RangeError (bits that are
-/// not 0, 8, 16 or 32; an id outside the vocabulary, with its position).
+/// Throws losa::FileError (unreadable, empty, a size that is no whole number of tokens), losa::RangeError (bits that
+/// are not 0, 8, 16 or 32; an id outside the vocabulary, with its position).
 std::vector<Token> read_tokens(const std::filesystem::path& path, std::size_t vocabulary, std::size_t bits = 0);
 
 /// The window of `context` tokens of sequence i of n, which starts at token i·⌊tokens/n⌋.

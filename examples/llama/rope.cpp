@@ -1,0 +1,44 @@
+#include "rope.hpp"
+
+#include <cmath>
+
+#include "loops.hpp"
+
+namespace llama {
+
+Rope::Rope(std::size_t head_dim, double theta, std::size_t positions)
+    : half_(head_dim / 2), positions_(positions), cosine_(positions * half_), sine_(positions * half_) {
+  for (std::size_t i = 0; i < half_; ++i) {
+    const double frequency = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half_));
+    for (std::size_t p = 0; p < positions; ++p) {
+      const double angle = static_cast<double>(p) * frequency;
+      cosine_[p * half_ + i] = static_cast<float>(std::cos(angle));
+      sine_[p * half_ + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
+void Rope::turn(losa::MatrixView<float> x, std::size_t first, std::size_t sequence, float direction,
+                losa::ExecutorRef executor) const {
+  const std::size_t last = first + std::min(sequence, x.rows);
+  if (last > positions_)
+    losa::detail::raise<losa::RangeError>("Rope: position ", last - 1, " is not below ", positions_);
+  for_row_tiles(x.rows, x.cols, executor, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t t = begin; t < end; ++t) {
+      const float* cosine = cosine_.data() + (first + t % sequence) * half_;
+      const float* sine = sine_.data() + (first + t % sequence) * half_;
+      for (std::size_t head = 0; head < x.cols; head += 2 * half_) {
+        float* a = x.row(t).data() + head;
+        float* b = a + half_;
+        for (std::size_t i = 0; i < half_; ++i) {
+          const float s = direction * sine[i];
+          const float turned = a[i] * cosine[i] - b[i] * s;
+          b[i] = b[i] * cosine[i] + a[i] * s;
+          a[i] = turned;
+        }
+      }
+    }
+  });
+}
+
+}  // namespace llama
