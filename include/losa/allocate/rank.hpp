@@ -16,6 +16,7 @@
 #include <span>
 #include <vector>
 
+#include <losa/allocate/allocator.hpp>
 #include <losa/core/error.hpp>
 
 namespace losa::inline v0 {
@@ -77,5 +78,17 @@ inline std::vector<std::size_t> allocate_rank(std::span<const double> error, con
   }
   return rank;
 }
+
+/// Eq. 7 as an allocator.
+struct ErrorRank {
+  std::size_t min = 1;
+  std::size_t max = 16;
+  RankNeeds needs{.error = true};
+
+  /// Throws RangeError as allocate_rank does.
+  std::vector<std::size_t> operator()(const RankEvidence& evidence) const {
+    return allocate_rank(evidence.error, {.mean = evidence.mean, .min = min, .max = max});
+  }
+};
 
 }  // namespace losa::inline v0

@@ -18,14 +18,16 @@
 #include <span>
 #include <vector>
 
+#include <losa/allocate/allocator.hpp>
+#include <losa/allocate/importance.hpp>
 #include <losa/core/error.hpp>
 
 namespace losa::inline v0 {
 
 struct SparsityOptions {
-  double target = 0;              // S, in [0, 1)
-  double delta = 0;               // δ ≥ 0, half the width of the box
-  std::span<const double> sizes;  // weights per layer; empty = all equal
+  double target = 0;                // S, in [0, 1)
+  double delta = 0;                 // δ ≥ 0, half the width of the box
+  std::span<const double> sizes{};  // weights per layer; empty = all equal
 };
 
 /// Sparsity per layer; the mean, weighted by size, is the target to rounding. Throws ShapeError if sizes and importance
@@ -70,5 +72,19 @@ inline std::vector<double> allocate_sparsity(std::span<const double> importance,
   }
   return sparsity;
 }
+
+/// RMI → importance → Eq. 5, as an allocator. `beta` does not change the result.
+struct RmiSparsity {
+  double delta = 0.03;
+  double beta = 1.0;
+  SparsityNeeds needs{.rmi = true};  // .debiased at will
+
+  /// Throws RangeError if the evidence holds no RMI matrix, and as allocate_sparsity does.
+  std::vector<double> operator()(const SparsityEvidence& evidence) const {
+    if (evidence.rmi == nullptr) detail::raise<RangeError>("RmiSparsity: the evidence holds no RMI matrix");
+    return allocate_sparsity(importance(*evidence.rmi, beta),
+                             {.target = evidence.target, .delta = delta, .sizes = evidence.sizes});
+  }
+};
 
 }  // namespace losa::inline v0

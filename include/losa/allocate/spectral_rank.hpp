@@ -19,6 +19,7 @@
 #include <span>
 #include <vector>
 
+#include <losa/allocate/allocator.hpp>
 #include <losa/core/error.hpp>
 
 namespace losa::inline v0 {
@@ -89,5 +90,20 @@ inline std::vector<std::size_t> spectral_ranks(std::span<const std::vector<doubl
   }
   return rank;
 }
+
+/// The same as an allocator: spends what ranks of the given mean everywhere would cost.
+struct SpectralRank {
+  std::size_t min = 1;
+  std::size_t max = 64;
+  RankNeeds needs{.spectra = true, .per_matrix = true};
+
+  /// Throws as spectral_ranks does.
+  std::vector<std::size_t> operator()(const RankEvidence& evidence) const {
+    double price = 0;
+    for (double cost : evidence.costs) price += cost;
+    return spectral_ranks(evidence.spectra, evidence.gains, evidence.costs,
+                          {.budget = evidence.mean * price, .min = min, .max = max});
+  }
+};
 
 }  // namespace losa::inline v0

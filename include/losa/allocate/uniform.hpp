@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <vector>
 
+#include <losa/allocate/allocator.hpp>
 #include <losa/core/error.hpp>
 
 namespace losa::inline v0 {
@@ -27,5 +28,19 @@ inline std::vector<std::size_t> uniform_rank(std::size_t units, double mean) {
   for (std::size_t i = 0; i < units; ++i) rank[i] = total / units + (i < total % units ? 1 : 0);
   return rank;
 }
+
+struct UniformSparsity {
+  SparsityNeeds needs{};
+  std::vector<double> operator()(const SparsityEvidence& evidence) const {
+    return uniform_sparsity(evidence.sizes.size(), evidence.target);
+  }
+};
+
+struct UniformRank {
+  RankNeeds needs{};
+  std::vector<std::size_t> operator()(const RankEvidence& evidence) const {
+    return uniform_rank(evidence.costs.size(), evidence.mean);
+  }
+};
 
 }  // namespace losa::inline v0

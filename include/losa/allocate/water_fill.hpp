@@ -19,6 +19,7 @@
 #include <span>
 #include <vector>
 
+#include <losa/allocate/allocator.hpp>
 #include <losa/allocate/score_curve.hpp>
 #include <losa/core/error.hpp>
 
@@ -82,5 +83,22 @@ inline std::vector<double> water_fill(std::span<const ScoreCurve> curves, std::s
                                options.min_sparsity, options.max_sparsity);
   return sparsity;
 }
+
+/// Water-filling as an allocator, over matrices, within [S − below, S + above] and never above `limit` (unless S is).
+struct WaterFill {
+  double below = 1.0;
+  double above = 1.0;
+  double limit = 0.99;
+  SparsityNeeds needs{.curves = true, .per_matrix = true};
+
+  /// Throws as water_fill does.
+  std::vector<double> operator()(const SparsityEvidence& evidence) const {
+    const double target = evidence.target;
+    return water_fill(evidence.curves, evidence.gains,
+                      {.target = target,
+                       .min_sparsity = std::max(0.0, target - below),
+                       .max_sparsity = std::max(target, std::min(target + above, limit))});
+  }
+};
 
 }  // namespace losa::inline v0
