@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <numeric>
 #include <span>
 #include <vector>
 
@@ -32,11 +31,11 @@ constexpr std::size_t zeros_in_row(std::size_t zeros, std::size_t rows, std::siz
   return zeros / rows + (r + 1) * p / rows - r * p / rows;
 }
 
-/// Integers as close to `wanted` as possible that sum to `total` exactly, each within [lower, upper]: floors first,
-/// then one more to the largest remainders, of equal remainders to the lower index; what the bounds cut off goes to
-/// the others in proportion. `wanted` need not sum to `total`: it is shifted by the bounds alone.
-/// Throws ShapeError on unequal lengths, RangeError if wanted is not finite or Σlower ≤ total ≤ Σupper fails.
-/// Cost O(n log n) per round, at most n rounds.
+/// The integers closest to `wanted` (least Σ(count − wanted)²) that sum to `total` exactly, each within [lower, upper].
+/// Where `wanted` sums to `total` and no bound binds this is the largest remainder method: floors, then one more to the
+/// largest remainders. What bounds cut off, or what `wanted` lacks, is spread evenly over the others. Of equal
+/// remainders the lower index is served first. Throws ShapeError on unequal lengths, RangeError if wanted is not finite
+/// or Σlower ≤ total ≤ Σupper fails. Cost O(n log n).
 inline std::vector<std::size_t> apportion(std::span<const double> wanted, std::size_t total,
                                           std::span<const std::size_t> lower, std::span<const std::size_t> upper) {
   const std::size_t n = wanted.size();
@@ -56,36 +55,51 @@ inline std::vector<std::size_t> apportion(std::span<const double> wanted, std::s
     detail::raise<RangeError>("apportion: total ", total, " is outside [", least, ", ", most,
                               "], the sums of the lower and upper bounds");
 
+  // Counts as a function of a common shift of all shares; it grows with the shift.
   std::vector<std::size_t> count(n);
-  std::vector<double> remainder(n);
-  std::size_t sum = 0;
-  for (std::size_t i = 0; i < n; ++i) {
-    const double floor = std::floor(std::max(wanted[i], 0.0));
-    remainder[i] = std::max(wanted[i], 0.0) - floor;
-    const bool above = floor >= static_cast<double>(upper[i]);
-    count[i] = above ? upper[i] : std::max(lower[i], static_cast<std::size_t>(floor));
-    sum += count[i];
+  const auto fill = [&](double shift) {
+    std::size_t sum = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      const double floor = std::floor(wanted[i] + shift);
+      count[i] = floor <= static_cast<double>(lower[i])   ? lower[i]
+                 : floor >= static_cast<double>(upper[i]) ? upper[i]
+                                                          : static_cast<std::size_t>(floor);
+      sum += count[i];
+    }
+    return sum;
+  };
+  // The largest shift that does not exceed the total leaves fewer units to hand out than there are shares.
+  std::size_t sum = fill(0.0);
+  if (sum > total || total - sum > n) {
+    double low = 0;
+    double high = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      low = std::min(low, static_cast<double>(lower[i]) - wanted[i]);
+      high = std::max(high, static_cast<double>(upper[i]) + 1.0 - wanted[i]);
+    }
+    for (int halving = 0; halving < 100; ++halving) {
+      const double middle = low + (high - low) / 2;
+      (fill(middle) <= total ? low : high) = middle;
+    }
+    sum = fill(low);
   }
-  std::vector<std::size_t> order(n);
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  const bool adding = sum < total;
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return adding ? remainder[a] > remainder[b] : remainder[a] < remainder[b];
-  });
-  while (sum != total) {
-    // One round gives (or takes) one unit each in order of remainder; when many units are missing, a round first moves
-    // an equal share of them, so that the number of rounds does not depend on the size of the matrices.
-    std::size_t open = 0;
-    for (std::size_t i : order) open += adding ? count[i] < upper[i] : count[i] > lower[i];
-    const std::size_t missing = adding ? total - sum : sum - total;
-    const std::size_t share = std::max<std::size_t>(1, missing / open);
-    for (std::size_t i : order) {
-      const std::size_t left = adding ? total - sum : sum - total;
-      if (left == 0) break;
-      const std::size_t room = adding ? upper[i] - count[i] : count[i] - lower[i];
-      const std::size_t moved = std::min({share, room, left});
-      count[i] = adding ? count[i] + moved : count[i] - moved;
-      sum = adding ? sum + moved : sum - moved;
+  // One unit after another to the share that lacks most.
+  const auto lacks_less = [&](std::size_t a, std::size_t b) {
+    const double lack_a = wanted[a] - static_cast<double>(count[a]);
+    const double lack_b = wanted[b] - static_cast<double>(count[b]);
+    return lack_a < lack_b || (lack_a == lack_b && a > b);
+  };
+  std::vector<std::size_t> heap;
+  for (std::size_t i = 0; i < n; ++i)
+    if (count[i] < upper[i]) heap.push_back(i);
+  std::make_heap(heap.begin(), heap.end(), lacks_less);
+  for (; sum < total; ++sum) {
+    std::pop_heap(heap.begin(), heap.end(), lacks_less);
+    const std::size_t i = heap.back();
+    if (++count[i] < upper[i]) {
+      std::push_heap(heap.begin(), heap.end(), lacks_less);
+    } else {
+      heap.pop_back();
     }
   }
   return count;
