@@ -418,7 +418,7 @@ class Adaptation {
     double squares = 0;
     for (const A_linear* layer : layers_)
       squares += squared_norm(layer->gradients.a) + squared_norm(layer->gradients.bt);
-    const float scale = clip_scale(std::sqrt(squares), options_.clip);
+    const auto scale = static_cast<float>(clip_scale(std::sqrt(squares), options_.clip));
 
     // A recipe that restarts the optimiser runs one schedule of the learning rate per segment, else one in all.
     const std::uint64_t first = recipe_.restarts_optimizer() ? segment_end(step_ - 1) : 0;

@@ -1,0 +1,70 @@
+#include <doctest/doctest.h>
+
+#include <losa/core/thread_pool.hpp>
+#include <losa/published.hpp>
+
+#include "common.hpp"
+
+using namespace toy;
+
+TEST_CASE("the same bits on any number of threads") {
+  const auto outcome = [](std::size_t threads, auto recipe, auto policy) {
+    losa::ThreadPool pool(threads);
+    SmallEngine engine(3, 1, pool);
+    auto report = losa::adapt(engine, policy, recipe, options());
+    return std::pair{std::move(report), all_weights(engine)};
+  };
+  const auto check = [&](auto recipe, auto policy) {
+    const auto one = outcome(1, recipe, policy);
+    for (const std::size_t threads : {2u, 3u, 7u}) {
+      const auto many = outcome(threads, recipe, policy);
+      CHECK(same(one.first, many.first));
+      CHECK(one.second == many.second);
+    }
+  };
+  check(uniform_recipe(), losa::SparseGpt{});
+  check(losa::published::Recipe{}, losa::as_policy(losa::Wanda{}));
+  check(losa::Recipe{losa::WaterFill{}, losa::SpectralRank{.min = 1, .max = 8}, losa::Linear{},
+                     losa::RecipeOptions{.mean_rank = 3, .regrow = true}},
+        losa::SparseGpt{});
+}
+
+TEST_CASE_TEMPLATE("a run that is resumed from any checkpoint ends with the same bits", A, losa::MaskedLora,
+                   losa::Lora) {
+  const auto recipe = losa::Recipe{losa::RmiSparsity{.delta = 0.05}, losa::ErrorRank{.min = 1, .max = 6}, losa::Cubic{},
+                                   losa::RecipeOptions{.mean_rank = 3, .regrow = true}};
+  auto o = options(0.6, 3, 20);
+  o.lora.dropout = 0.1;
+  std::vector<toy::Archive> saved;
+  toy::Engine<A> engine(3);
+  losa::Adaptation whole(engine, losa::SparseGpt{}, recipe, o);
+  whole.run({}, [&](bool) {
+    saved.emplace_back();
+    whole.visit(saved.back());
+  });
+  const auto expected = all_weights(engine);
+  REQUIRE(saved.size() == 23);  // after 3 prunings and 20 training steps
+  for (toy::Archive& archive : saved) {
+    toy::Engine<A> fresh(3);
+    losa::Adaptation rest(fresh, losa::SparseGpt{}, recipe, o);
+    archive.reading = true;
+    rest.visit(archive);
+    rest.restore();
+    CHECK(rest.run());
+    CHECK(same(rest.report(), whole.report()));
+    CHECK(all_weights(fresh) == expected);
+  }
+}
+
+TEST_CASE("progress can stop the run, which then goes on where it stood") {
+  SmallEngine reference(2), engine(2);
+  const auto expected = losa::adapt(reference, losa::as_policy(losa::Wanda{}), uniform_recipe(), options());
+  losa::Adaptation run(engine, losa::as_policy(losa::Wanda{}), uniform_recipe(), options());
+  std::size_t stops = 0;
+  int countdown = 0;
+  while (!run.run([&](const losa::ProgressEvent& event) { return event.phase != "train" || ++countdown % 4 != 0; }))
+    ++stops;
+  CHECK(stops > 3);
+  CHECK(same(run.report(), expected));
+  CHECK(all_weights(engine) == all_weights(reference));
+}
