@@ -1,0 +1,221 @@
+#pragma once
+// Sparse weights on disk in the `sparse-bitmask` layout of compressed-tensors 0.14.0.1, which is also our own run
+// format. A weight X.weight of shape (out, in) becomes four tensors:
+//
+//   X.shape        I64 [2]             out, in
+//   X.bitmask      U8 [out, ⌈in/8⌉]    bit c % 8 of byte c / 8 of a row = 1: column c is kept
+//   X.row_offsets  I64 [out]           values before each row
+//   X.compressed   [kept]              the kept values, row by row
+//
+// That is PackedMatrix's own order, so reading packs straight from the mapped file, with no dense copy. A kept weight
+// that is 0.0 keeps its bit and its value here; the other implementation reads such files alike, but when it compresses
+// a dense weight it takes the mask from value ≠ 0, so that what it wrote has no kept zeros.
+//
+//   losa::io::add_compressed(writer, "model.layers.0.mlp.up_proj.weight", packed);
+//   auto packed = losa::io::read_compressed<losa::bf16>(checkpoint, "model.layers.0.mlp.up_proj.weight");
+
+#include <algorithm>
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <losa/core/error.hpp>
+#include <losa/core/mask.hpp>
+#include <losa/core/types.hpp>
+#include <losa/gemm/packed_matrix.hpp>
+#include <losa/io/dtype.hpp>
+#include <losa/io/safetensors_writer.hpp>
+#include <losa/io/tensor.hpp>
+
+namespace losa::inline v0::io {
+
+/// Anything that finds tensors by name: SafetensorsFile, ShardedCheckpoint.
+template <class S>
+concept TensorSource = requires(const S& source, std::string_view name) {
+  { source.find(name) } -> std::convertible_to<const Tensor*>;
+  { source.at(name) } -> std::convertible_to<const Tensor&>;
+};
+
+/// The tensors of one compressed weight, checked against each other.
+struct CompressedWeight {
+  const Tensor* values = nullptr;
+  const Tensor* bitmask = nullptr;
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  std::size_t kept = 0;
+};
+
+}  // namespace losa::inline v0::io
+
+namespace losa::inline v0::detail {
+
+/// "X" of "X.weight". Throws RangeError for other names, which the layout cannot hold.
+inline std::string_view compressed_prefix(std::string_view weight) {
+  constexpr std::string_view suffix = ".weight";
+  if (!weight.ends_with(suffix) || weight.size() == suffix.size())
+    raise<RangeError>("compressed weights must be called X.weight, got ", quote_name(weight));
+  return weight.substr(0, weight.size() - suffix.size());
+}
+
+/// Bytes of mask per row.
+constexpr std::size_t mask_row_bytes(std::size_t cols) noexcept { return cols / 8 + (cols % 8 != 0); }
+
+/// A mask from rows × ⌈cols/8⌉ bytes that have been checked.
+inline Mask mask_from_bytes(std::size_t rows, std::size_t cols, std::span<const std::byte> bytes) {
+  Mask mask(rows, cols);
+  for (std::size_t r = 0; r < rows; ++r)
+    std::memcpy(mask.row_words(r).data(), bytes.data() + r * mask_row_bytes(cols), mask_row_bytes(cols));
+  return mask;
+}
+
+/// Throws FileError if the mask keeps columns that do not exist.
+inline void refuse_bits_past_columns(const io::Tensor& bitmask, std::size_t rows, std::size_t cols) {
+  const std::size_t row_bytes = mask_row_bytes(cols);
+  for (std::size_t r = 0; r < rows && cols % 8 != 0; ++r)
+    if (std::to_integer<unsigned>(bitmask.bytes[(r + 1) * row_bytes - 1]) >> (cols % 8) != 0)
+      raise_tensor(bitmask, "row ", r, " keeps a weight past the last column, ", cols - 1);
+}
+
+/// Checks a mask of rows × ⌈cols/8⌉ bytes and the offsets that go with it; returns the number of ones.
+inline std::size_t checked_kept(const io::Tensor& bitmask, const io::Tensor& row_offsets, std::size_t rows,
+                                std::size_t cols) {
+  const std::vector<std::int64_t> offsets = io::read_values<std::int64_t>(row_offsets);
+  refuse_bits_past_columns(bitmask, rows, cols);
+  const std::size_t row_bytes = mask_row_bytes(cols);
+  std::size_t kept = 0;
+  for (std::size_t r = 0; r < rows; ++r) {
+    if (offsets[r] < 0 || static_cast<std::uint64_t>(offsets[r]) != kept)
+      raise_tensor(row_offsets, "row ", r, " starts at value ", offsets[r], ", but the bitmask has ", kept,
+                   " ones before it");
+    const std::byte* row = bitmask.bytes.data() + r * row_bytes;
+    for (std::size_t i = 0; i < row_bytes; i += 8) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, row + i, std::min<std::size_t>(8, row_bytes - i));
+      kept += static_cast<std::size_t>(std::popcount(word));
+    }
+  }
+  return kept;
+}
+
+}  // namespace losa::inline v0::detail
+
+namespace losa::inline v0::io {
+
+/// True if `weight` ("X.weight") is stored compressed.
+template <TensorSource S>
+bool is_compressed(const S& source, std::string_view weight) {
+  return weight.ends_with(".weight") &&
+         source.find(std::string(weight.substr(0, weight.size() - 6)) + "compressed") != nullptr;
+}
+
+/// Finds and checks the four tensors of `weight` ("X.weight"). A vector counts as one row. Throws FileError if one of
+/// them is missing, of another dtype or shape than the others ask for, or if mask, offsets and values disagree.
+template <TensorSource S>
+CompressedWeight find_compressed(const S& source, std::string_view weight) {
+  const std::string prefix(detail::compressed_prefix(weight));
+  const Tensor& shape = source.at(prefix + ".shape");
+  const Tensor& bitmask = source.at(prefix + ".bitmask");
+  const Tensor& row_offsets = source.at(prefix + ".row_offsets");
+  const Tensor& values = source.at(prefix + ".compressed");
+
+  const std::vector<std::int64_t> extents = read_values<std::int64_t>(shape);
+  if (shape.shape.size() != 1 || extents.empty() || extents.size() > 2)
+    detail::raise_tensor(shape, "must hold the 2 extents of a matrix, got shape ", detail::shape_text(shape.shape));
+  for (std::int64_t extent : extents)
+    if (extent < 1) detail::raise_tensor(shape, "extents must be positive, got ", extent);
+  const bool vector = extents.size() == 1;
+  const std::size_t rows = vector ? 1 : static_cast<std::size_t>(extents[0]);
+  const auto cols = static_cast<std::size_t>(extents.back());
+
+  std::vector<std::size_t> mask_shape{rows, detail::mask_row_bytes(cols)};
+  std::vector<std::size_t> offsets_shape{rows};
+  if (vector) {
+    mask_shape.erase(mask_shape.begin());
+    offsets_shape.clear();
+  }
+  if (bitmask.dtype != Dtype::u8 || bitmask.shape != mask_shape)
+    detail::raise_tensor(bitmask, "must be U8 of shape ", detail::shape_text(mask_shape), " for a weight of ", rows,
+                         " × ", cols, ", got ", bitmask.dtype_name, " of shape ", detail::shape_text(bitmask.shape));
+  if (row_offsets.dtype != Dtype::i64 || row_offsets.shape != offsets_shape)
+    detail::raise_tensor(row_offsets, "must be I64 of shape ", detail::shape_text(offsets_shape), ", got ",
+                         row_offsets.dtype_name, " of shape ", detail::shape_text(row_offsets.shape));
+  const std::size_t kept = detail::checked_kept(bitmask, row_offsets, rows, cols);
+  if (values.shape.size() != 1 || values.shape[0] != kept)
+    detail::raise_tensor(values, "must hold the ", kept, " values that the bitmask keeps, got shape ",
+                         detail::shape_text(values.shape));
+  return {&values, &bitmask, rows, cols, kept};
+}
+
+/// The weight, packed. T is the dtype of the file, or float, to which every float dtype is widened (F64 rounded).
+/// Throws FileError if the dtype is another one or, on request (the default), a value is NaN or Inf.
+template <Storage T>
+PackedMatrix<T> read_compressed(const CompressedWeight& weight, bool check_finite = true) {
+  const Tensor& values = *weight.values;
+  if constexpr (std::same_as<T, float>) {
+    if (values.dtype != Dtype::f32) {
+      PackedMatrix<float> packed(detail::mask_from_bytes(weight.rows, weight.cols, weight.bitmask->bytes));
+      read_f32(values, packed.values(), {.check_finite = check_finite});
+      return packed;
+    }
+  }
+  if (values.dtype != dtype_of<T>())
+    detail::raise_tensor(values, "dtype must be ", name(dtype_of<T>()), ", got ", values.dtype_name);
+  auto packed = PackedMatrix<T>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes, values.bytes);
+  if (check_finite)
+    for (std::size_t i = 0; i < weight.kept; ++i)
+      if (!detail::is_finite(static_cast<float>(widen(packed.values()[i]))))
+        detail::raise_tensor(values, "NaN or Inf at [", i, "]");
+  return packed;
+}
+template <Storage T, TensorSource S>
+PackedMatrix<T> read_compressed(const S& source, std::string_view weight, bool check_finite = true) {
+  return read_compressed<T>(find_compressed(source, weight), check_finite);
+}
+
+/// Adds `weight` ("X.weight") to a file being written, its values rounded to T. `packed` must outlive the writer's
+/// commit(). Throws RangeError unless the name ends in ".weight" and the matrix is not empty.
+template <Storage T, Storage S>
+void add_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<S>& packed) {
+  const std::string prefix(detail::compressed_prefix(weight));
+  if (packed.size() == 0) detail::raise<RangeError>("add_compressed: ", detail::quote_name(weight), " is empty");
+  writer.add(prefix + ".shape", Dtype::i64, {2}, [&packed](TensorSink& sink) {
+    const std::int64_t extents[] = {static_cast<std::int64_t>(packed.rows()), static_cast<std::int64_t>(packed.cols())};
+    sink.write(std::span<const std::int64_t>(extents));
+  });
+  writer.add(prefix + ".row_offsets", Dtype::i64, {packed.rows()}, [&packed](TensorSink& sink) {
+    for (std::size_t r = 0; r < packed.rows(); ++r) {
+      const auto offset = static_cast<std::int64_t>(packed.row_offset(r));
+      sink.write(std::span<const std::int64_t>(&offset, 1));
+    }
+  });
+  writer.add(prefix + ".compressed", dtype_of<T>(), {packed.kept()}, [&packed](TensorSink& sink) {
+    if constexpr (std::same_as<T, S>) {
+      sink.write(packed.values());
+    } else {
+      std::vector<T> row;
+      for (std::size_t r = 0; r < packed.rows(); ++r) {
+        row.clear();
+        for (S value : packed.row_values(r)) row.push_back(narrow<T>(static_cast<float>(widen(value))));
+        sink.write(std::span<const T>(row));
+      }
+    }
+  });
+  const std::size_t row_bytes = detail::mask_row_bytes(packed.cols());
+  writer.add(prefix + ".bitmask", Dtype::u8, {packed.rows(), row_bytes}, [&packed, row_bytes](TensorSink& sink) {
+    for (std::size_t r = 0; r < packed.rows(); ++r) sink.write(std::as_bytes(packed.row_words(r)).first(row_bytes));
+  });
+}
+/// The same in the matrix's own type.
+template <Storage T>
+void add_compressed(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<T>& packed) {
+  add_compressed_as<T>(writer, weight, packed);
+}
+
+}  // namespace losa::inline v0::io
