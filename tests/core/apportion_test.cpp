@@ -48,7 +48,8 @@ TEST_CASE("zeros_target: rounds half away from zero; kept is the rest") {
   CHECK(losa::zeros_target(0, 0.5) == 0);
   CHECK(losa::kept_target(5, 0.5) == 2);
   CHECK(losa::kept_target(1000, 0.0) == 1000);
-  CHECK_THROWS_WITH_AS(losa::zeros_target(10, 1.0), "sparsity must be in [0, 1), got 1", losa::RangeError);
+  CHECK_THROWS_WITH_AS(losa::zeros_target(10, 1.0), "zeros_target: sparsity must be in [0, 1), got 1",
+                       losa::RangeError);
   CHECK_THROWS_AS(losa::kept_target(10, -0.1), losa::RangeError);
 }
 

@@ -17,7 +17,8 @@ namespace losa::inline v0 {
 
 /// round(sparsity · size), half away from zero. Throws RangeError unless sparsity is in [0, 1).
 inline std::size_t zeros_target(std::size_t size, double sparsity) {
-  if (!(sparsity >= 0.0 && sparsity < 1.0)) detail::raise<RangeError>("sparsity must be in [0, 1), got ", sparsity);
+  if (!(sparsity >= 0.0 && sparsity < 1.0))
+    detail::raise<RangeError>("zeros_target: sparsity must be in [0, 1), got ", sparsity);
   return static_cast<std::size_t>(std::llround(sparsity * static_cast<double>(size)));
 }
 
