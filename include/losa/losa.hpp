@@ -6,4 +6,5 @@
 #include <losa/allocate.hpp>
 #include <losa/calibrate.hpp>
 #include <losa/core.hpp>
+#include <losa/gemm.hpp>
 #include <losa/mask.hpp>

@@ -1,0 +1,179 @@
+#!/usr/bin/env bash
+# Checks of the headers as headers. Usage: tests/headers/run.sh [check...]; without arguments, all of them.
+#   graph          the include graph is the one of docs/architecture.md, and every umbrella lists its folder
+#   alone          every header compiles alone, g++ and clang, warnings are errors
+#   inline         no function or variable in a header is non-inline
+#   no_exceptions  core and gemm work under -fno-exceptions -fno-rtti
+#   odr            two translation units that include everything link and run, also with other -m flags
+#   time           compile time of losa/gemm.hpp and losa/losa.hpp
+#   newest         headers against the newest Eigen and xsimd that PyPI carries (network)
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+source_dir=$(cd "$here/../.." && pwd)
+cd "$source_dir"
+work=$source_dir/build/headers
+mkdir -p "$work"
+
+warnings="-Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Werror"
+installed=$(pkg-config --cflags-only-I eigen3 xsimd | sed 's/-I/-isystem /g')
+flags="-std=c++20 -I include"
+headers=$(find include/losa -name '*.hpp' | sort)
+
+fail() {
+  echo "headers: $1" >&2
+  exit 1
+}
+
+# The third-party library and the folders that each folder of include/losa may include, itself aside.
+allowed() {
+  case $1 in
+    core) ;;
+    calibrate | mask | allocate) echo core Eigen ;;
+    gemm) echo core ;;
+    gemm/portable) echo core gemm xsimd ;;
+    adapter) echo core gemm Eigen ;;
+    adapt) echo core calibrate mask allocate gemm adapter Eigen ;;
+    published) echo core calibrate mask allocate gemm adapter adapt Eigen ;;
+    io) echo core gemm nlohmann ;;
+    umbrella:gemm) echo core gemm ;;
+    umbrella:losa) echo core calibrate mask allocate gemm adapter adapt ;;
+    umbrella:*) echo "${1#umbrella:}" ;;
+    *) fail "folder include/losa/$1 is not in the table of who may include whom" ;;
+  esac
+}
+
+check_graph() {
+  local header folder included target edges=0
+  for header in $headers; do
+    folder=$(dirname "${header#include/losa/}")
+    case $folder in
+      .) folder=umbrella:$(basename "$header" .hpp) ;;
+      gemm/portable) ;;
+      *) folder=${folder%%/*} ;;
+    esac
+    # <losa/x/...> counts as x, <losa/x.hpp> as x too, <Eigen/...> as Eigen; a name without a folder is the standard's.
+    for included in $(sed -nE 's/^ *# *include *[<"]([^>"]+)[>"].*/\1/p' "$header"); do
+      case $included in
+        losa/version.hpp | sys/*) continue ;;
+        losa/*) target=${included#losa/}; target=${target%%/*}; target=${target%.hpp} ;;
+        */*) target=${included%%/*} ;;
+        *) continue ;;
+      esac
+      edges=$((edges + 1))
+      [ "$target" = "${folder%%/*}" ] || grep -qwF -- "$target" <<<"$(allowed "$folder")" ||
+        fail "$header includes <$included>; $folder may include: $(allowed "$folder")"
+    done
+  done
+  # An umbrella lists the headers of its folder; OpenMP's needs a flag, and backends are their own dispatcher's to list.
+  for header in include/losa/*/*.hpp; do
+    [ "$header" = include/losa/core/openmp.hpp ] && continue
+    grep -qF "<${header#include/}>" "$(dirname "$header").hpp" || fail "$(dirname "$header").hpp does not list ${header#include/}"
+  done
+  echo "headers: include graph: $edges edges, all allowed"
+}
+
+compile_alone() {  # compile_alone COMPILER EXTRA_FLAGS HEADER
+  local openmp=""
+  [ "$3" = include/losa/core/openmp.hpp ] && openmp=-fopenmp
+  $1 $flags $2 $warnings $openmp -fsyntax-only -include "${3#include/}" -x c++ /dev/null ||
+    { echo "headers: $3 does not compile alone with $1 $2" >&2; return 1; }
+}
+export -f compile_alone
+export flags warnings
+
+check_alone() {
+  local compiler
+  for compiler in g++ clang++; do
+    # clang has no OpenMP header of its own on Debian, so that one header is g++'s to check.
+    printf '%s\n' $headers | { [ $compiler = g++ ] && cat || grep -v core/openmp; } |
+      xargs -P "$(nproc)" -I{} bash -c 'compile_alone "$@"' _ $compiler "$installed" {} || fail "see above"
+  done
+  echo "headers: each of $(wc -w <<<"$headers") compiles alone, g++ and clang"
+}
+
+check_inline() {
+  local strong
+  printf '#include <losa/losa.hpp>\n#include <losa/io.hpp>\n#include <losa/published.hpp>\n' >"$work/everything.cpp"
+  g++ $flags $installed -c "$work/everything.cpp" -o "$work/everything.o"
+  # An inline function or variable is weak (W, V, u); a strong one (T, D, B, R) or a static one (t, d, b) is ours to mend.
+  strong=$(nm --defined-only --demangle "$work/everything.o" | grep -E ' [TDBRtdb] ' | grep losa || true)
+  [ -z "$strong" ] || fail "not inline:"$'\n'"$strong"
+  echo "headers: no function or variable is non-inline"
+}
+
+check_no_exceptions() {
+  local compiler
+  for compiler in g++ clang++; do
+    $compiler $flags $warnings -O1 -fno-exceptions -fno-rtti "$here/no_exceptions.cpp" -o "$work/no_exceptions" -pthread
+    "$work/no_exceptions"
+  done
+  echo "headers: core and gemm work without exceptions and RTTI, g++ and clang"
+}
+
+check_odr() {
+  local compiler other order
+  for compiler in g++ clang++; do
+    $compiler $flags $installed $warnings -O2 -DENTRY=first -c "$here/odr.cpp" -o "$work/first.o"
+    for other in "" "-mavx2 -mfma" "-march=native"; do
+      case $other in -m*)
+        [ "$(uname -m)" = x86_64 ] && grep -qw avx2 /proc/cpuinfo || { echo "headers: odr: skipped $other, not this CPU"; continue; }
+      esac
+      $compiler $flags $installed $warnings -O2 $other -DENTRY=second -c "$here/odr.cpp" -o "$work/second.o"
+      for order in "first second" "second first"; do
+        $compiler "$here/odr_main.cpp" $(printf "$work/%s.o " $order) -o "$work/odr" -pthread
+        "$work/odr" || fail "odr: $compiler, second with '$other', linked $order"
+      done
+    done
+  done
+  echo "headers: two units that include everything link and run, other -m flags and either order included"
+}
+
+# Least user time of three runs, in seconds.
+compile_seconds() {
+  local run
+  TIMEFORMAT=%U
+  for run in 1 2 3; do
+    { time g++ $flags $installed -O2 -c "$1" -o "$work/timed.o"; } 2>&1
+  done | sort -n | head -n 1
+}
+
+check_time() {
+  local gemm base all
+  echo '#include <losa/gemm.hpp>' >"$work/time_gemm.cpp"
+  # The xsimd and standard headers that losa/gemm.hpp pulls in, without losa.
+  g++ $flags $installed -M "$work/time_gemm.cpp" | tr ' ' '\n' | grep -o 'include/losa/.*\.hpp' | sort -u |
+    xargs sed -nE 's/^ *# *include *<([^>]+)>.*/\1/p' | grep -v '^losa/' | sort -u | sed 's/.*/#include <&>/' >"$work/time_base.cpp"
+  if g++ $flags $installed -M "$work/time_gemm.cpp" | grep -E '/Eigen/|nlohmann'; then fail "losa/gemm.hpp includes Eigen or JSON"; fi
+  echo '#include <losa/losa.hpp>' >"$work/time_all.cpp"
+  gemm=$(compile_seconds "$work/time_gemm.cpp")
+  base=$(compile_seconds "$work/time_base.cpp")
+  all=$(compile_seconds "$work/time_all.cpp")
+  echo "headers: compile time at -O2: losa/gemm.hpp $gemm s, of which its xsimd and standard headers $base s; losa/losa.hpp $all s"
+  awk "BEGIN { exit !($gemm - $base <= 1.0) }" || fail "losa/gemm.hpp costs more than 1 s beyond what it includes"
+  awk "BEGIN { exit !($all < 6.0) }" || fail "losa/losa.hpp takes 6 s or more"
+}
+
+# Packages on PyPI that carry the headers of xsimd 14.1 and of Eigen 5.0.1.
+carriers="pythran==0.19.0 pgm-build-deps==2026.10.26.92"
+
+check_newest() {
+  local newest=$work/newest eigen xsimd header users="" versions
+  if [ "$(cat "$newest/complete" 2>/dev/null)" != "$carriers" ]; then
+    rm -rf "$newest"
+    build/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target "$newest" $carriers
+    echo "$carriers" >"$newest/complete"
+  fi
+  eigen=$newest/pgm_build_deps/eigen/include/eigen3
+  xsimd=$newest/pythran
+  for header in $headers; do  # those that include Eigen or xsimd, directly or not
+    [ "$header" = include/losa/core/openmp.hpp ] && continue
+    if g++ $flags $installed -M -include "${header#include/}" -x c++ /dev/null | grep -qE '/Eigen/|/xsimd/'; then users="$users $header"; fi
+  done
+  versions=$(printf '#include <Eigen/Core>\n#include <xsimd/xsimd.hpp>\n"Eigen" EIGEN_VERSION_STRING "xsimd" XSIMD_VERSION_MAJOR.XSIMD_VERSION_MINOR.XSIMD_VERSION_PATCH' |
+    g++ -std=c++20 -isystem "$eigen" -isystem "$xsimd" -E -P -x c++ - | tail -n 1 | tr -d '"')
+  printf '%s\n' $users | xargs -P "$(nproc)" -I{} bash -c 'compile_alone "$@"' _ g++ "-isystem $eigen -isystem $xsimd" {} || fail "see above"
+  echo "headers: $(wc -w <<<"$users") headers compile with $versions"
+}
+
+[ $# -gt 0 ] || set -- graph alone inline no_exceptions odr time newest
+for check in "$@"; do "check_$check"; done
