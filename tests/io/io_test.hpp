@@ -3,6 +3,8 @@
 // sentence of an expected error.
 
 #include <stdlib.h>
+#include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -83,6 +85,30 @@ std::string sentence(F&& f) {
     return error.what();
   }
   return "";
+}
+
+/// The sentence of the FileError that f throws in a child process that permissions bind, whoever runs the test.
+template <class F>
+std::string sentence_without_privileges(F&& f) {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    constexpr unsigned nobody = 65534;
+    std::string got = "the superuser's rights could not be given up";
+    if (::geteuid() != 0 || (::setgid(nobody) == 0 && ::setuid(nobody) == 0)) got = sentence(f);
+    const auto written = ::write(ends[1], got.data(), got.size());
+    ::_exit(written == static_cast<::ssize_t>(got.size()) ? 0 : 1);
+  }
+  ::close(ends[1]);
+  char got[4096];
+  const auto n = ::read(ends[0], got, sizeof got);
+  ::close(ends[0]);
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  REQUIRE(n >= 0);
+  return std::string(got, static_cast<std::size_t>(n));
 }
 
 }  // namespace io_test

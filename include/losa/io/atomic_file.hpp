@@ -74,6 +74,7 @@ class AtomicFile {
       if (!file_) fail("cannot open for writing", errno);
       return;
     }
+    if (path_.empty()) fail("cannot open for writing", ENOENT);
     target_ = detail::follow_links(path_);
     struct stat status {};
     const bool exists = ::stat(target_.c_str(), &status) == 0;
