@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/gemm/avx2/backend.hpp>
 #include <losa/gemm/backend.hpp>
 #include <losa/gemm/reference/backend.hpp>
 
@@ -21,8 +22,11 @@ namespace detail {
 
 /// Every backend that this build knows, best first.
 inline auto known_backends() noexcept {
-  return std::array{
-      &reference::backend(),
+  return std::array {
+#if defined(LOSA_AVX2)
+    &avx2::backend(),
+#endif
+        &reference::backend(),
   };
 }
 
@@ -36,24 +40,26 @@ inline std::vector<const Backend*> backends() {
   return present;
 }
 
-/// The backend called `name`. Throws UnsupportedError, which lists those present, if this machine lacks it.
-inline const Backend& find_backend(std::string_view name) {
+namespace detail {
+
+inline const Backend& find_backend(std::string_view where, std::string_view name) {
   std::string names;
   for (const Backend* backend : backends()) {
     if (backend->name == name) return *backend;
     names += names.empty() ? "" : ", ";
     names += backend->name;
   }
-  detail::raise<UnsupportedError>("backend \"", name, "\" is not available here; present: ", names);
+  raise<UnsupportedError>(where, "backend \"", name, "\" is not available here; present: ", names);
 }
 
-namespace detail {
-
 inline const Backend& choose_backend(const char* isa) {
-  return isa != nullptr && *isa != '\0' ? find_backend(isa) : *backends().front();
+  return isa != nullptr && *isa != '\0' ? find_backend("LOSA_ISA: ", isa) : *backends().front();
 }
 
 }  // namespace detail
+
+/// The backend called `name`. Throws UnsupportedError, which lists those present, if this machine lacks it.
+inline const Backend& find_backend(std::string_view name) { return detail::find_backend("", name); }
 
 /// The backend of products that name none. Throws UnsupportedError if LOSA_ISA names an absent one.
 inline const Backend& default_backend() {

@@ -1,0 +1,63 @@
+#pragma once
+// What this x86 processor and its operating system support, asked once (CPUID, XGETBV). The system must save the wide
+// registers on a task switch: a processor flag alone is not enough.
+//
+//   if (detail::cpu().avx2 && detail::cpu().fma) ...
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+
+#include <cstdint>
+
+namespace losa::inline v0::detail {
+
+struct CpuFeatures {
+  bool sse3 = false, ssse3 = false, sse41 = false, sse42 = false, popcnt = false;
+  bool avx = false, f16c = false, fma = false, avx2 = false, bmi1 = false, bmi2 = false;
+  bool avx512f = false, avx512cd = false, avx512dq = false, avx512bw = false, avx512vl = false;
+  bool avx512ifma = false, avx512vbmi = false, avx512vbmi2 = false, avx512vnni = false;
+};
+
+inline CpuFeatures detect_cpu() noexcept {
+  CpuFeatures cpu;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return cpu;
+  const auto bit = [](unsigned word, unsigned index) { return (word >> index & 1u) != 0; };
+  cpu.sse3 = bit(c, 0);
+  cpu.ssse3 = bit(c, 9);
+  cpu.sse41 = bit(c, 19);
+  cpu.sse42 = bit(c, 20);
+  cpu.popcnt = bit(c, 23);
+  std::uint32_t saved = 0;  // register state that the system saves: bits 1, 2 SSE and AVX, bits 5-7 AVX-512
+  if (bit(c, 27)) {
+    std::uint32_t high = 0;
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+  }
+  const bool ymm = (saved & 0x06u) == 0x06u;
+  const bool zmm = (saved & 0xe6u) == 0xe6u;
+  cpu.avx = ymm && bit(c, 28);
+  cpu.f16c = cpu.avx && bit(c, 29);
+  cpu.fma = cpu.avx && bit(c, 12);
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return cpu;
+  cpu.bmi1 = bit(b, 3);
+  cpu.bmi2 = bit(b, 8);
+  cpu.avx2 = cpu.avx && bit(b, 5);
+  cpu.avx512f = zmm && bit(b, 16);
+  cpu.avx512dq = cpu.avx512f && bit(b, 17);
+  cpu.avx512ifma = cpu.avx512f && bit(b, 21);
+  cpu.avx512cd = cpu.avx512f && bit(b, 28);
+  cpu.avx512bw = cpu.avx512f && bit(b, 30);
+  cpu.avx512vl = cpu.avx512f && bit(b, 31);
+  cpu.avx512vbmi = cpu.avx512f && bit(c, 1);
+  cpu.avx512vbmi2 = cpu.avx512f && bit(c, 6);
+  cpu.avx512vnni = cpu.avx512f && bit(c, 11);
+  return cpu;
+}
+
+inline const CpuFeatures& cpu() noexcept {
+  static const CpuFeatures features = detect_cpu();
+  return features;
+}
+
+}  // namespace losa::inline v0::detail
+#endif

@@ -1,0 +1,185 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "problem.hpp"
+
+#include <losa/core/thread_pool.hpp>
+#include <losa/gemm.hpp>
+
+using losa::PackedMatrix;
+using test::Matrix;
+
+TEST_CASE("pack and to_dense: kept weights bit for bit, +0 where pruned, whatever was there") {
+  test::sweep([](std::size_t rows, std::size_t cols, std::size_t, double sparsity, std::uint64_t i) {
+    Matrix weight(rows, cols, i, i % 3);
+    const losa::Mask mask = test::random_mask(rows, cols, sparsity, i);
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t c = 0; c < cols; ++c)
+        if (!mask(r, c)) weight.view()(r, c) = std::numeric_limits<float>::quiet_NaN();
+    const auto packed = losa::pack(weight.view(), mask);
+    Matrix dense(rows, cols, 0, i % 2);
+    packed.to_dense(dense.view());
+    std::size_t wrong = 0;
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t c = 0; c < cols; ++c)
+        wrong +=
+            std::bit_cast<std::uint32_t>(dense(r, c)) != std::bit_cast<std::uint32_t>(mask(r, c) ? weight(r, c) : 0.0f);
+    CHECK(wrong == 0);
+    CHECK(dense.gaps_intact());
+    CHECK(packed.kept() == mask.kept());
+    CHECK(packed.mask() == mask);
+  });
+}
+
+TEST_CASE("pack: values lie in row-major order of the kept positions, offsets count them") {
+  const losa::Mask mask = test::random_mask(9, 150, 0.6, 3);
+  const Matrix weight(9, 150, 4);
+  const auto packed = losa::pack(weight.view(), mask);
+  std::size_t k = 0;
+  for (std::size_t r = 0; r < 9; ++r) {
+    CHECK(packed.row_offset(r) == k);
+    CHECK(packed.row_values(r).size() == mask.kept_in_row(r));
+    mask.for_each_kept(r, [&](std::size_t c) { CHECK(packed.values()[k++] == weight(r, c)); });
+  }
+  CHECK(packed.row_offset(9) == packed.kept());
+  CHECK(packed.row_words(8).size() == 3);
+}
+
+TEST_CASE("pack: a kept zero stays kept") {
+  const std::vector<float> weight{0.0f, 1.0f, -0.0f, 2.0f};
+  losa::Mask mask = losa::Mask::full(1, 4);
+  mask.set(0, 3, false);
+  auto packed = losa::pack(losa::view(weight.data(), 1, 4), mask);
+  CHECK(packed.kept() == 3);
+  packed.values()[0] = 5;
+  CHECK(test::dense_of(packed) == std::vector<float>{5, 1, 0, 0});
+}
+
+TEST_CASE("pack: the same for any number of threads") {
+  const Matrix weight(400, 70, 1);
+  const losa::Mask mask = test::random_mask(400, 70, 0.5, 1);
+  const auto serial = losa::pack(weight.view(), mask);
+  for (std::size_t threads : test::Sizes{2, 3}) {
+    losa::ThreadPool pool(threads);
+    const auto parallel = losa::pack(weight.view(), mask, pool);
+    CHECK(test::bits(parallel.values()) == test::bits(serial.values()));
+  }
+}
+
+TEST_CASE("pack_as: 16-bit values are the nearest ones, and cost half") {
+  const Matrix weight(64, 640, 5);
+  const losa::Mask mask = test::random_mask(64, 640, 0.7, 5);
+  const auto full = losa::pack(weight.view(), mask);
+  const auto half = losa::pack_as<losa::bf16>(weight.view(), mask);
+  const auto small = losa::pack_as<losa::f16>(weight.view(), mask);
+  for (std::size_t k = 0; k < full.kept(); ++k) {
+    CHECK(half.values()[k] == losa::narrow<losa::bf16>(full.values()[k]));
+    CHECK(small.values()[k] == losa::narrow<losa::f16>(full.values()[k]));
+  }
+  CHECK(full.bytes() - half.bytes() == 2 * full.kept());
+  CHECK(half.same_structure(full));
+  // 4d + 1/8 bytes per weight, and the offsets.
+  CHECK(full.bytes() >= 4 * full.kept() + full.size() / 8);
+  CHECK(full.bytes() <= 4 * full.kept() + full.size() / 8 + 16 * (full.rows() + 2));
+  const auto wide = losa::pack_as<double>(weight.view(), mask);
+  CHECK(test::dense_of(wide) == test::dense_of(full));
+}
+
+TEST_CASE("like and copies: values are their own, the structure is shared") {
+  auto packed = test::random_packed<float>(10, 20, 0.5, 1);
+  PackedMatrix<float> same = packed.like();
+  CHECK(&same.structure() == &packed.structure());
+  CHECK(std::ranges::all_of(same.values(), [](float v) { return v == 0.0f; }));
+  PackedMatrix<float> copy = packed;
+  copy.values()[0] += 1;
+  CHECK(copy.values()[0] != packed.values()[0]);
+  const PackedMatrix<float> moved = std::move(copy);
+  CHECK(moved.kept() == packed.kept());
+  packed = moved;
+  CHECK(test::bits(std::span<const float>(packed.values())) == test::bits(moved.values()));
+  const PackedMatrix<float> empty;
+  CHECK(empty.rows() == 0);
+  CHECK(empty.kept() == 0);
+  CHECK_FALSE(empty.same_structure(packed));
+}
+
+TEST_CASE("row blocks: whole rows, in order, all of them, of about equal kept count") {
+  losa::Mask mask(1000, 64);
+  for (std::size_t r = 0; r < 1000; ++r)
+    for (std::size_t c = 0; c < 64; ++c) mask.set(r, c, r < 200 ? c < 60 : c == 3);
+  const PackedMatrix<float> packed(mask);
+  const auto& blocks = packed.structure().blocks;
+  CHECK(blocks.front() == 0);
+  CHECK(blocks.back() == 1000);
+  CHECK(std::ranges::is_sorted(blocks));
+  const std::size_t share = packed.kept() / (blocks.size() - 1);
+  for (std::size_t b = 0; b + 1 < blocks.size(); ++b) {
+    CHECK(blocks[b] < blocks[b + 1]);
+    CHECK(packed.row_offset(blocks[b + 1]) - packed.row_offset(blocks[b]) <= share + 64);
+  }
+  CHECK(PackedMatrix<float>(losa::Mask(50, 64)).structure().blocks.back() == 50);
+}
+
+TEST_CASE("from_parts and from_bytes give back what was packed") {
+  for (std::size_t cols : test::Sizes{1, 7, 8, 9, 64, 65, 100, 130}) {
+    const auto packed = test::random_packed<losa::bf16>(5, cols, 0.4, cols);
+    const auto again = PackedMatrix<losa::bf16>::from_parts(5, cols, packed.mask().words(), packed.values());
+    CHECK(again.mask() == packed.mask());
+    CHECK(test::bits(again.values()) == test::bits(packed.values()));
+    std::vector<std::byte> mask_bytes(5 * ((cols + 7) / 8));
+    for (std::size_t r = 0; r < 5; ++r)
+      packed.mask().for_each_kept(r, [&](std::size_t c) {
+        mask_bytes[r * ((cols + 7) / 8) + c / 8] |= std::byte{static_cast<unsigned char>(1u << c % 8)};
+      });
+    // Values at an odd address, as files may have them.
+    std::vector<std::byte> shifted(1 + packed.kept() * 2);
+    std::memcpy(shifted.data() + 1, packed.values().data(), packed.kept() * 2);
+    const auto read = PackedMatrix<losa::bf16>::from_bytes(5, cols, mask_bytes, std::span(shifted).subspan(1));
+    CHECK(read.mask() == packed.mask());
+    CHECK(test::bits(read.values()) == test::bits(packed.values()));
+  }
+}
+
+TEST_CASE("from_parts and from_bytes refuse parts that do not fit together") {
+  using P = PackedMatrix<float>;
+  const std::vector<std::uint64_t> words{0b1011, 0b0001};
+  const std::vector<float> values{1, 2, 3, 4};
+  CHECK(P::from_parts(2, 4, words, values).kept() == 4);
+  CHECK_THROWS_WITH_AS(P::from_parts(2, 4, words, std::span(values).first(3)),
+                       "PackedMatrix: the mask keeps 4 weights, got 3 values", losa::ShapeError);
+  CHECK_THROWS_WITH_AS(P::from_parts(2, 3, words, values),
+                       "PackedMatrix: mask row 0 keeps a weight past the last column, 3", losa::RangeError);
+  CHECK_THROWS_WITH_AS(P::from_parts(3, 4, words, values), "PackedMatrix: 3 × 4 needs 3 mask words, got 2",
+                       losa::ShapeError);
+  CHECK_THROWS_AS(P::from_parts(2, 65, words, values), losa::ShapeError);
+  CHECK_THROWS_AS(P::from_parts(0, 4, words, values), losa::ShapeError);
+  // Sizes whose products wrap around 2⁶⁴ to what was given.
+  const std::size_t huge = std::size_t{1} << 63;
+  CHECK_THROWS_AS(P::from_parts(huge, 2, words, values), losa::RangeError);
+  CHECK_THROWS_AS(P::from_parts(2, std::numeric_limits<std::size_t>::max(), words, values), losa::RangeError);
+  CHECK_THROWS_AS(P::from_parts(std::numeric_limits<std::size_t>::max(), 64, words, values), losa::RangeError);
+  CHECK_THROWS_AS(P::from_parts(huge + 2, 4, words, values), losa::RangeError);
+  CHECK_THROWS_WITH_AS(P::from_parts(huge, 0, {}, {}), "PackedMatrix: 9223372036854775808 rows have no columns",
+                       losa::RangeError);
+  CHECK(P::from_parts(0, 0, {}, {}).kept() == 0);
+  const std::vector<std::byte> bytes(8);
+  CHECK_THROWS_WITH_AS(P::from_bytes(2, 9, bytes, {}), "PackedMatrix: 2 × 9 needs 4 mask bytes, got 8",
+                       losa::ShapeError);
+  CHECK_THROWS_WITH_AS(P::from_bytes(2, 32, bytes, std::span(bytes).first(3)),
+                       "PackedMatrix: 3 bytes of values are no multiple of 4", losa::ShapeError);
+  const std::vector<std::byte> high{std::byte{0x80}};
+  CHECK_THROWS_AS(P::from_bytes(1, 7, high, std::span(bytes).first(4)), losa::RangeError);
+}
+
+TEST_CASE("pack and to_dense: shape errors") {
+  const Matrix weight(3, 4, 1);
+  CHECK_THROWS_WITH_AS(losa::pack(weight.view(), losa::Mask(3, 5)), "pack: weight must be 3 × 5, got 3 × 4",
+                       losa::ShapeError);
+  const PackedMatrix<float> packed(losa::Mask(3, 5));
+  Matrix dense(3, 4, 1);
+  CHECK_THROWS_WITH_AS(packed.to_dense(dense.view()), "to_dense: dense must be 3 × 5, got 3 × 4", losa::ShapeError);
+}

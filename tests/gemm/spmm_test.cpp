@@ -1,0 +1,335 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "problem.hpp"
+
+#include <losa/core/thread_pool.hpp>
+#include <losa/gemm.hpp>
+
+using test::Matrix;
+
+namespace {
+
+template <class T>
+void check_spmm(std::size_t rows, std::size_t cols, std::size_t tokens, double sparsity, std::uint64_t i) {
+  const auto packed = test::random_packed<T>(rows, cols, sparsity, i);
+  const std::vector<float> dense = test::dense_of(packed);
+  const Matrix x(tokens, cols, i + 1, i % 3, i % 5);
+  const Matrix before(tokens, rows, i + 2, i % 4, i % 7);
+  const Matrix bias(1, rows, i + 3, 0, i % 2);
+  const bool accumulate = i % 2 == 1;
+  const bool biased = i % 3 == 1;
+  std::vector<double> exact(tokens * rows);
+  std::vector<double> allowed(tokens * rows);
+  for (std::size_t t = 0; t < tokens; ++t)
+    for (std::size_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      double magnitude = 0;
+      const auto add = [&](double term) {
+        sum += term;
+        magnitude += std::abs(term);
+      };
+      for (std::size_t c = 0; c < cols; ++c)
+        add(static_cast<double>(dense[r * cols + c]) * static_cast<double>(x(t, c)));
+      if (biased) add(static_cast<double>(bias(0, r)));
+      if (accumulate) add(static_cast<double>(before(t, r)));
+      exact[t * rows + r] = sum;
+      allowed[t * rows + r] = test::bound(packed.mask().kept_in_row(r), magnitude);
+    }
+  for (const losa::Backend* backend : losa::backends()) {
+    CAPTURE(backend->name);
+    Matrix y = before;
+    losa::SpmmOptions options{.accumulate = accumulate, .backend = backend};
+    if (biased) options.bias = bias.view().row(0);
+    losa::spmm(packed, x.view(), y.view(), {}, options);
+    std::size_t wrong = 0;
+    for (std::size_t t = 0; t < tokens; ++t)
+      for (std::size_t r = 0; r < rows; ++r)
+        wrong += !(std::abs(static_cast<double>(y(t, r)) - exact[t * rows + r]) <= allowed[t * rows + r]);
+    CHECK(wrong == 0);
+    CHECK(y.gaps_intact());
+  }
+}
+
+}  // namespace
+
+TEST_CASE("spmm: every backend and type agrees with double sums over awkward shapes") {
+  test::sweep([](std::size_t rows, std::size_t cols, std::size_t tokens, double sparsity, std::uint64_t i) {
+    CAPTURE(rows);
+    CAPTURE(cols);
+    CAPTURE(tokens);
+    CAPTURE(sparsity);
+    check_spmm<float>(rows, cols, tokens, sparsity, i);
+    if (i % 2 == 0) check_spmm<losa::bf16>(rows, cols, tokens, sparsity, i + 1000);
+    if (i % 2 == 1) check_spmm<losa::f16>(rows, cols, tokens, sparsity, i + 2000);
+  });
+}
+
+TEST_CASE("spmm: every number of tokens at every sparsity, rows of one and of many kept weights") {
+  std::uint64_t i = 5000;
+  for (std::size_t tokens : test::awkward_tokens())
+    for (double sparsity : test::sparsities()) {
+      CAPTURE(tokens);
+      CAPTURE(sparsity);
+      check_spmm<float>(19, 150, tokens, sparsity, i++);
+      check_spmm<losa::bf16>(19, 150, tokens, sparsity, i++);
+      check_spmm<losa::f16>(19, 150, tokens, sparsity, i++);
+    }
+}
+
+TEST_CASE("spmm: rows without and rows full of kept weights side by side") {
+  losa::Mask mask(40, 200);
+  for (std::size_t r = 0; r < 40; ++r)
+    for (std::size_t c = 0; c < 200; ++c) mask.set(r, c, r % 3 == 0 || (r % 3 == 1 && c == 199));
+  const Matrix weight(40, 200, 1);
+  const auto packed = losa::pack(weight.view(), mask);
+  for (const losa::Backend* backend : losa::backends())
+    for (std::size_t tokens : test::Sizes{1, 3, 6, 12, 24, 70}) {
+      const Matrix x(tokens, 200, 2);
+      Matrix y(tokens, 40, 3);
+      losa::spmm(packed, x.view(), y.view(), {}, {.backend = backend});
+      for (std::size_t t = 0; t < tokens; ++t) {
+        CHECK(y(t, 2) == 0.0f);
+        CHECK(y(t, 1) == weight(1, 199) * x(t, 199));
+      }
+    }
+}
+
+TEST_CASE("spmm: no rows, no columns, no tokens") {
+  for (const losa::Backend* backend : losa::backends()) {
+    std::vector<float> y(6, 7.0f);
+    const std::vector<float> bias{1, 2};
+    const losa::PackedMatrix<float> no_columns(losa::Mask(2, 0));
+    losa::spmm(no_columns, {nullptr, 3, 0, 0}, losa::view(y.data(), 3, 2), {}, {.bias = bias, .backend = backend});
+    CHECK(y == std::vector<float>{1, 2, 1, 2, 1, 2});
+    losa::spmm(no_columns, {nullptr, 1, 0, 0}, losa::view(y.data(), 1, 2), {},
+               {.accumulate = true, .backend = backend});
+    CHECK(y == std::vector<float>{1, 2, 1, 2, 1, 2});
+    const losa::PackedMatrix<float> no_rows(losa::Mask(0, 2));
+    losa::spmm(no_rows, losa::view(bias.data(), 1, 2), {nullptr, 1, 0, 0}, {}, {.backend = backend});
+    losa::spmm_transposed(no_rows, {nullptr, 3, 0, 0}, losa::view(y.data(), 3, 2), {}, {.backend = backend});
+    CHECK(y == std::vector<float>(6, 0.0f));
+    const auto packed = test::random_packed<float>(4, 5, 0.5, 1);
+    losa::spmm(packed, {nullptr, 0, 5, 5}, {nullptr, 0, 4, 4}, {}, {.backend = backend});
+    losa::spmm_transposed(packed, {nullptr, 0, 4, 4}, {nullptr, 0, 5, 5}, {}, {.backend = backend});
+  }
+}
+
+TEST_CASE("spmm: NaN and Inf reach the outputs whose kept weights touch them, other rows without them are exact") {
+  const float inf = std::numeric_limits<float>::infinity();
+  const auto packed = test::random_packed<float>(33, 130, 0.6, 9);
+  for (const losa::Backend* backend : losa::backends())
+    for (std::size_t tokens : test::Sizes{1, 4, 8, 70})
+      for (float bad : {std::nanf(""), inf}) {
+        Matrix x(tokens, 130, 10);
+        const std::size_t token = tokens - 1;
+        x.view()(token, 77) = bad;
+        Matrix y(tokens, 33, 11);
+        losa::spmm(packed, x.view(), y.view(), {}, {.backend = backend});
+        for (std::size_t t = 0; t < tokens; ++t)
+          for (std::size_t r = 0; r < 33; ++r) {
+            if (t != token) CHECK(std::isfinite(y(t, r)));
+            if (t == token && packed.mask()(r, 77)) CHECK(!std::isfinite(y(t, r)));
+          }
+      }
+}
+
+TEST_CASE("spmm_transposed: agrees with double sums over awkward shapes") {
+  test::sweep([](std::size_t rows, std::size_t cols, std::size_t tokens, double sparsity, std::uint64_t i) {
+    const auto packed = test::random_packed<float>(rows, cols, sparsity, i);
+    const std::vector<float> dense = test::dense_of(packed);
+    const Matrix g(tokens, rows, i + 1, i % 3, i % 5);
+    const Matrix before(tokens, cols, i + 2, i % 4, i % 7);
+    const bool accumulate = i % 2 == 1;
+    std::vector<double> exact(tokens * cols);
+    std::vector<double> magnitude(tokens * cols);
+    for (std::size_t t = 0; t < tokens; ++t) {
+      for (std::size_t r = 0; r < rows; ++r)
+        for (std::size_t c = 0; c < cols; ++c) {
+          const double term = static_cast<double>(dense[r * cols + c]) * static_cast<double>(g(t, r));
+          exact[t * cols + c] += term;
+          magnitude[t * cols + c] += std::abs(term);
+        }
+      for (std::size_t c = 0; c < cols && accumulate; ++c) {
+        exact[t * cols + c] += static_cast<double>(before(t, c));
+        magnitude[t * cols + c] += std::abs(static_cast<double>(before(t, c)));
+      }
+    }
+    for (const losa::Backend* backend : losa::backends()) {
+      CAPTURE(backend->name);
+      CAPTURE(rows);
+      CAPTURE(cols);
+      CAPTURE(tokens);
+      CAPTURE(sparsity);
+      Matrix dx = before;
+      losa::spmm_transposed(packed, g.view(), dx.view(), {}, {.accumulate = accumulate, .backend = backend});
+      std::size_t wrong = 0;
+      for (std::size_t t = 0; t < tokens; ++t)
+        for (std::size_t c = 0; c < cols; ++c)
+          wrong += !(std::abs(static_cast<double>(dx(t, c)) - exact[t * cols + c]) <=
+                     test::bound(rows, magnitude[t * cols + c]));
+      CHECK(wrong == 0);
+      CHECK(dx.gaps_intact());
+    }
+  });
+}
+
+TEST_CASE("spmm and spmm_transposed are adjoint: the two inner products agree") {
+  const auto packed = test::random_packed<float>(157, 211, 0.7, 4);
+  for (const losa::Backend* backend : losa::backends())
+    for (std::size_t tokens : test::Sizes{1, 8, 33, 200}) {
+      const Matrix x(tokens, 211, 5);
+      const Matrix g(tokens, 157, 6);
+      Matrix y(tokens, 157, 0);
+      Matrix dx(tokens, 211, 0);
+      losa::spmm(packed, x.view(), y.view(), {}, {.backend = backend});
+      losa::spmm_transposed(packed, g.view(), dx.view(), {}, {.backend = backend});
+      double left = 0;
+      double right = 0;
+      double scale = 0;
+      for (std::size_t t = 0; t < tokens; ++t) {
+        for (std::size_t r = 0; r < 157; ++r) {
+          left += static_cast<double>(g(t, r)) * static_cast<double>(y(t, r));
+          scale += std::abs(static_cast<double>(g(t, r)) * static_cast<double>(y(t, r)));
+        }
+        for (std::size_t c = 0; c < 211; ++c) right += static_cast<double>(dx(t, c)) * static_cast<double>(x(t, c));
+      }
+      CHECK(std::abs(left - right) <= 1e-5 * scale);
+    }
+}
+
+TEST_CASE("spmm and spmm_transposed give the same bits for any number of threads, and again") {
+  const auto packed = test::random_packed<float>(333, 900, 0.6, 3);
+  for (const losa::Backend* backend : losa::backends())
+    for (std::size_t tokens : test::Sizes{1, 3, 8, 20, 64, 300}) {
+      CAPTURE(backend->name);
+      CAPTURE(tokens);
+      const bool slow = std::string_view(backend->name) == "reference" && tokens > 20;
+      if (slow) continue;
+      const Matrix x(tokens, 900, 1);
+      const Matrix g(tokens, 333, 2);
+      std::string y_bits;
+      std::string dx_bits;
+      for (std::size_t threads : test::Sizes{1, 2, 3, 7, 2}) {
+        losa::ThreadPool pool(threads);
+        Matrix y(tokens, 333, 7);
+        Matrix dx(tokens, 900, 8);
+        losa::spmm(packed, x.view(), y.view(), pool, {.accumulate = true, .backend = backend});
+        losa::spmm_transposed(packed, g.view(), dx.view(), pool, {.backend = backend});
+        if (y_bits.empty()) {
+          y_bits = test::bits_of(y);
+          dx_bits = test::bits_of(dx);
+        }
+        CHECK(test::bits_of(y) == y_bits);
+        CHECK(test::bits_of(dx) == dx_bits);
+      }
+    }
+}
+
+TEST_CASE("spmm and spmm_transposed read and write nothing past either end of any buffer") {
+  using Side = test::Guarded<float>::Side;
+  for (const losa::Backend* backend : losa::backends())
+    for (Side side : {Side::after, Side::before})
+      for (std::size_t cols : test::Sizes{1, 5, 8, 63, 64, 67, 200})
+        for (std::size_t tokens : test::Sizes{1, 2, 3, 4, 5, 8, 13, 64, 70}) {
+          const std::size_t rows = cols % 7 + 9;
+          const auto packed = test::random_packed<float>(rows, cols, cols % 2 == 0 ? 0.5 : 0.0, cols);
+          test::Guarded<float> x(tokens * cols, side), y(tokens * rows, side), bias(rows, side);
+          test::Guarded<float> dx(tokens * cols, side);
+          x.fill(1);
+          bias.fill(2);
+          losa::spmm(packed, losa::view(x.data(), tokens, cols), losa::view(y.data(), tokens, rows), {},
+                     {.bias = bias.span(), .backend = backend});
+          losa::spmm_transposed(packed, losa::view(y.data(), tokens, rows), losa::view(dx.data(), tokens, cols), {},
+                                {.accumulate = true, .backend = backend});
+        }
+}
+
+TEST_CASE("kernels read at most 64 bytes past the last packed value") {
+  for (const losa::Backend* backend : losa::backends())
+    for (std::size_t cols : test::Sizes{1, 8, 63, 65, 130})
+      for (std::size_t tokens : test::Sizes{1, 4, 8, 40}) {
+        const auto packed = test::random_packed<float>(11, cols, 0.3, cols);
+        const losa::PackedLayout layout = losa::detail::layout(packed);
+        test::Guarded<float> values(packed.kept() + 16);
+        std::ranges::copy(packed.values(), values.data());
+        test::Guarded<std::uint64_t> words(packed.mask().words().size());
+        std::ranges::copy(packed.mask().words(), words.data());
+        losa::PackedLayout guarded = layout;
+        guarded.words = words.data();
+        const Matrix x(tokens, cols, 1);
+        Matrix y(tokens, 11, 2);
+        Matrix expected(tokens, 11, 2);
+        Matrix dx(tokens, cols, 3);
+        losa::spmm(packed, x.view(), expected.view(), {}, {.backend = backend});
+        backend->spmm_f32(guarded, values.data(), x.view(), y.view(), nullptr, false, {});
+        CHECK(test::bits_of(y) == test::bits_of(expected));
+        backend->spmm_transposed(guarded, values.data(), y.view(), dx.view(), false, {});
+        const std::size_t kept = packed.kept();
+        test::Guarded<float> out(kept);
+        test::Guarded<float> base(kept);
+        base.fill(5);
+        backend->sddmm(guarded, base.data(), 0.5f, y.view(), x.view(), out.data(), {});
+
+        const auto half = test::random_packed<losa::bf16>(11, cols, 0.3, cols);
+        test::Guarded<losa::bf16> halves(half.kept() + 32);
+        std::ranges::copy(half.values(), halves.data());
+        backend->spmm_bf16(guarded, halves.data(), x.view(), y.view(), nullptr, false, {});
+        const auto small = test::random_packed<losa::f16>(11, cols, 0.3, cols);
+        test::Guarded<losa::f16> smalls(small.kept() + 32);
+        std::ranges::copy(small.values(), smalls.data());
+        backend->spmm_f16(guarded, smalls.data(), x.view(), y.view(), nullptr, false, {});
+      }
+}
+
+TEST_CASE("spmm: a product inside a task of another product's executor is safe") {
+  const auto packed = test::random_packed<float>(64, 96, 0.5, 1);
+  const Matrix x(40, 96, 2);
+  Matrix expected(40, 64, 0);
+  losa::spmm(packed, x.view(), expected.view());
+  struct Nesting {
+    const losa::PackedMatrix<float>& packed;
+    const Matrix& x;
+    int depth = 0;
+    std::size_t concurrency() const { return 1; }
+    void parallel_for(std::size_t n, losa::detail::TaskRef task) {
+      for (std::size_t i = 0; i < n; ++i) {
+        if (depth < 2) {
+          ++depth;
+          Matrix y(40, 64, 0);
+          losa::spmm(packed, x.view(), y.view(), *this);
+          --depth;
+        }
+        task(i);
+      }
+    }
+  } nesting{packed, x};
+  Matrix y(40, 64, 0);
+  losa::spmm(packed, x.view(), y.view(), nesting);
+  CHECK(test::bits_of(y) == test::bits_of(expected));
+}
+
+TEST_CASE("spmm: shape errors name function, argument, expected and got, and come before any write") {
+  const auto packed = test::random_packed<float>(4, 5, 0.5, 1);
+  const Matrix x(3, 5, 1);
+  Matrix y(3, 4, 2);
+  const Matrix y_before = y;
+  const std::vector<float> bias(3);
+  CHECK_THROWS_WITH_AS(losa::spmm(packed, Matrix(3, 6, 1).view(), y.view()), "spmm: x must have 5 columns, got 3 × 6",
+                       losa::ShapeError);
+  CHECK_THROWS_WITH_AS(losa::spmm(packed, x.view(), Matrix(3, 5, 1).view()), "spmm: y must have 4 columns, got 3 × 5",
+                       losa::ShapeError);
+  CHECK_THROWS_WITH_AS(losa::spmm(packed, Matrix(2, 5, 1).view(), y.view()), "spmm: x has 2 tokens, y has 3",
+                       losa::ShapeError);
+  CHECK_THROWS_WITH_AS(losa::spmm(packed, x.view(), y.view(), {}, {.bias = bias}),
+                       "spmm: bias must have 4 elements, got 3", losa::ShapeError);
+  CHECK_THROWS_WITH_AS(losa::spmm_transposed(packed, x.view(), y.view()),
+                       "spmm_transposed: g must have 4 columns, got 3 × 5", losa::ShapeError);
+  CHECK_THROWS_WITH_AS(losa::spmm_transposed(packed, y.view(), y.view()),
+                       "spmm_transposed: dx must have 5 columns, got 3 × 4", losa::ShapeError);
+  CHECK_THROWS_AS(losa::spmm_transposed(packed, y.view(), Matrix(2, 5, 1).view()), losa::ShapeError);
+  CHECK(test::bits_of(y) == test::bits_of(y_before));
+}
