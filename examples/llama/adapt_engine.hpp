@@ -1,5 +1,5 @@
 #pragma once
-// A Llama that losa::adapt can prune and train: models losa::Engine. The dense master copies of the block's linear
+// A Llama that losa::adapt can prune and train: models losa::Engine. The dense master copies of the blocks' linear
 // layers are f32; the checkpoint's own weights stay reachable through the mapped file.
 //
 //   llama::AdaptEngine<losa::MaskedLora> engine("smollm2", calibration, training, {.seed = 1}, pool);
@@ -11,79 +11,363 @@
 #include <filesystem>
 #include <losa/adapt/engine.hpp>
 #include <losa/core/random.hpp>
+#include <losa/io/adapter_file.hpp>
 #include <memory>
+#include <regex>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "blas.hpp"
 #include "block.hpp"
-#include "config.hpp"
+#include "checkpoint.hpp"
 #include "export.hpp"
-#include "frozen.hpp"
+#include "loops.hpp"
 #include "loss.hpp"
+#include "norm.hpp"
 #include "tokens.hpp"
 
 namespace llama {
 
 struct AdaptEngineOptions {
-  std::size_t calibration_sequences = 64;
+  std::size_t calibration_sequences = 64;  // sequence i starts at token i·⌊tokens/n⌋
   std::size_t calibration_context = 256;
   std::size_t batch = 2;
   std::size_t context = 256;
   std::uint64_t seed = 0;  // of the batches' windows
-  std::string skip;        // ECMAScript regex, searched in "model.layers.0.mlp.up_proj"
-  std::size_t activation_bytes = std::size_t{1}
-                                 << 28;  // activations kept from forward to backward; the rest is recomputed
+  std::string skip = {};   // ECMAScript regular expression, searched in names like "model.layers.0.mlp.up_proj"
+  // Activations that wait from forward to backward, in bytes; those of earlier blocks are computed again, from the
+  // block's input, with the same bits. The last block's are always kept.
+  std::size_t activation_bytes = std::size_t{1} << 28;
 };
 
 template <losa::Adapter A>
 class AdaptEngine {
  public:
   using Adapter = A;
-  using Linear = losa::AdaptedLinear<A>;
+  using Layer = losa::AdaptedLinear<A>;
 
-  /// Opens the model and copies its linear layers. `calibration` and `training` are token ids inside the vocabulary.
-  /// Throws losa::RangeError (sequences that do not fit into the tokens, context below 2 or above the model's
-  /// positions, batch 0, a bad regular expression or one that skips every layer) and what FrozenModel throws.
+  /// Opens the model and copies its linear layers. `calibration` and `training` are token ids of its vocabulary.
+  /// Throws losa::RangeError (sequences that do not fit into the tokens, ids outside the vocabulary, context below 2 or
+  /// above the model's positions, batch 0, a bad regular expression or one that skips every layer), losa::FileError and
+  /// what read_config throws.
   AdaptEngine(const std::filesystem::path& directory, std::vector<Token> calibration, std::vector<Token> training,
-              const AdaptEngineOptions& options = {}, losa::ExecutorRef executor = {});
+              const AdaptEngineOptions& options = {}, losa::ExecutorRef executor = {})
+      : checkpoint_(directory),
+        calibration_(std::move(calibration)),
+        training_(std::move(training)),
+        options_(options),
+        executor_(executor),
+        rope_(config().head_dim, config().rope_theta, std::max(options.context, options.calibration_context)) {
+    check();
+    embedding_ = checkpoint_.read_embedding(executor_);
+    head_ = checkpoint_.read_head(executor_);
+    norm_ = checkpoint_.read_final_norm();
+    load_blocks();
+    const std::size_t each = BlockActivations::bytes(config(), tokens_per_step());
+    kept_.resize(std::clamp<std::size_t>(options.activation_bytes / each, 1, blocks()));
+    inputs_.resize(blocks() - kept_.size());
+  }
   AdaptEngine(const AdaptEngine&) = delete;
   AdaptEngine& operator=(const AdaptEngine&) = delete;
 
   // ---- losa::Engine -------------------------------------------------------------------------------------------
+
   std::size_t blocks() const noexcept { return config().blocks; }
-  std::span<Linear> linears(std::size_t block) { return blocks_[block].adapted; }
+  std::span<Layer> linears(std::size_t block) { return blocks_[block].adapted; }
   std::size_t inputs(std::size_t) const noexcept { return inputs_per_block; }
   std::size_t sequences() const noexcept { return options_.calibration_sequences; }
   std::size_t context() const noexcept { return options_.calibration_context; }
   std::size_t width() const noexcept { return config().hidden; }
-  void embed(std::size_t sequence, losa::MatrixView<float> hidden);
-  template <class F>
-  void run_block(std::size_t block, losa::MatrixView<float> hidden, F&& observe);
-  void run_original_block(std::size_t block, losa::MatrixView<float> hidden);
-  double train_step(std::uint64_t step);
   losa::ExecutorRef executor() const noexcept { return executor_; }
 
+  void embed(std::size_t sequence, losa::MatrixView<float> hidden) {
+    embed_tokens(spread_window(calibration_, sequences(), sequence, context()), hidden);
+  }
+
+  template <class F>
+  void run_block(std::size_t block, losa::MatrixView<float> hidden, F&& observe) {
+    struct Observed final : Multiplier {
+      Observed(AdaptEngine& engine, std::size_t b, F& f) : Multiplier(engine, b, {}), see(f) {}
+      void observe(std::size_t input, losa::MatrixView<const float> x) override { see(input, x); }
+      F& see;
+    };
+    Observed linears(*this, block, observe);
+    block_forward(shared(), blocks_[block].norms, linears, context(), hidden, hidden, scratch_);
+  }
+
+  void run_original_block(std::size_t block, losa::MatrixView<float> hidden) {
+    if (original_.block != block || original_.weights.empty()) {
+      original_.weights.resize(linears_per_block);
+      for (std::size_t which = 0; which < linears_per_block; ++which) {
+        const auto [out, in] = linear_shape(config(), which);
+        original_.weights[which].reshape(out, in);
+        checkpoint_.read_linear(block, which, original_.weights[which].view(), executor_);
+      }
+      original_.block = block;
+    }
+    DenseLinears linears(original_.weights, executor_);
+    block_forward(shared(), blocks_[block].norms, linears, context(), hidden, hidden, scratch_);
+  }
+
+  double train_step(std::uint64_t step) {
+    for (Block& block : blocks_)
+      for (Layer& layer : block.adapted) layer.zero_gradients();
+    batch_.clear();
+    for (std::size_t start : window_starts(step))
+      batch_.insert(batch_.end(), training_.begin() + static_cast<std::ptrdiff_t>(start),
+                    training_.begin() + static_cast<std::ptrdiff_t>(start + options_.context));
+    const losa::DropoutKey key{.step = step, .training = true};
+    const std::size_t recomputed = inputs_.size();
+
+    hidden_.reshape(tokens_per_step(), width());
+    embed_tokens(batch_, hidden_.view());
+    for (std::size_t b = 0; b < blocks(); ++b) {
+      Multiplier linears(*this, b, key);
+      if (b < recomputed) inputs_[b] = hidden_;
+      block_forward(shared(), blocks_[b].norms, linears, options_.context, hidden_.cview(), hidden_.view(),
+                    b < recomputed ? scratch_ : kept_[b - recomputed]);
+    }
+
+    normed_.reshape(hidden_.rows(), width());
+    scale_.resize(hidden_.rows());
+    rms_norm(hidden_.cview(), norm_, config().norm_epsilon, normed_.view(), scale_, executor_);
+    const double sum = next_token_loss(head(), normed_.cview(), batch_, options_.context, normed_.view(), executor_);
+
+    gradient_.reshape(hidden_.rows(), width());
+    gradient_.fill(0.0f);
+    rms_norm_backward(hidden_.cview(), norm_, scale_, normed_.cview(), gradient_.view(), executor_);
+    for (std::size_t b = blocks(); b-- > 0;) {
+      Multiplier linears(*this, b, key);
+      if (b < recomputed)
+        block_forward(shared(), blocks_[b].norms, linears, options_.context, inputs_[b].cview(), {}, scratch_);
+      block_backward(shared(), blocks_[b].norms, linears, options_.context,
+                     b < recomputed ? scratch_ : kept_[b - recomputed], gradient_.view(), b != 0, backward_);
+    }
+    return sum / static_cast<double>(options_.batch * (options_.context - 1));
+  }
+
   // ---- beside the concept -------------------------------------------------------------------------------------
-  const Config& config() const noexcept { return frozen_.config(); }
-  const std::filesystem::path& directory() const noexcept { return frozen_.directory(); }
+
+  const Config& config() const noexcept { return checkpoint_.config(); }
+  const Checkpoint& checkpoint() const noexcept { return checkpoint_; }
+  const std::filesystem::path& directory() const noexcept { return checkpoint_.directory(); }
   std::size_t tokens_per_step() const noexcept { return options_.batch * options_.context; }
-  /// Starts of the windows of batch number `step`: Random{seed, stream}.below(tokens − context + 1, step·batch + i).
-  std::vector<std::size_t> window_starts(std::uint64_t step) const;
+
+  /// Starts of the windows of batch number `step`, drawn with replacement from all that fit.
+  std::vector<std::size_t> window_starts(std::uint64_t step) const {
+    // Adapters draw from streams that are numbered from 0.
+    const losa::Random random{.seed = options_.seed, .stream = ~std::uint64_t{0}};
+    std::vector<std::size_t> starts(options_.batch);
+    for (std::size_t i = 0; i < starts.size(); ++i)
+      starts[i] = random.below(training_.size() - options_.context + 1, step * options_.batch + i);
+    return starts;
+  }
+
   /// logits (tokens, vocabulary) of one sequence with the weights as adapted so far.
-  void logits(std::span<const Token> tokens, losa::MatrixView<float> out);
-  /// Mean negative log likelihood over consecutive sequences of `context` tokens with the weights as adapted so far;
-  /// sequences = 0: all that fit.
-  double mean_nll(std::span<const Token> tokens, std::size_t context, std::size_t sequences = 0);
+  void logits(std::span<const Token> tokens, losa::MatrixView<float> out) {
+    forward(tokens, tokens.size());
+    multiply(normed_.cview(), head(), out, executor_);
+  }
+
+  /// Mean negative log likelihood over consecutive sequences of `context` tokens, `sequences` of them (0 = all that
+  /// fit), with the weights as adapted so far. Throws losa::RangeError if the tokens hold too few.
+  double mean_nll(std::span<const Token> tokens, std::size_t context, std::size_t sequences = 0) {
+    const std::size_t there = context == 0 ? 0 : tokens.size() / context;
+    if (sequences == 0) sequences = there;
+    if (context < 2 || sequences == 0 || sequences > there)
+      losa::detail::raise<losa::RangeError>("mean_nll: ", tokens.size(), " tokens hold ", there, " sequences of ",
+                                            context);
+    double sum = 0;
+    for (std::size_t i = 0; i < sequences; i += options_.batch) {
+      const auto part = tokens.subspan(i * context, std::min(options_.batch, sequences - i) * context);
+      forward(part, context);
+      sum += next_token_loss(head(), normed_.cview(), part, context, {}, executor_);
+    }
+    return sum / static_cast<double>(sequences * (context - 1));
+  }
 
  private:
-  struct Block;
-  class Multiplier;
-  // Definitions follow in adapt_engine_impl.hpp.
+  struct Block {
+    BlockNorms norms;
+    std::vector<Matrix> weights;          // the seven dense masters
+    std::vector<Layer> adapted;           // those that are not skipped
+    std::vector<std::size_t> adapted_at;  // per linear layer: where in `adapted`, none if skipped
+  };
+  static constexpr std::size_t none = ~std::size_t{0};
+
+  /// A block's layers as adapted so far.
+  struct Multiplier : BlockLinears {
+    Multiplier(AdaptEngine& e, std::size_t b, losa::DropoutKey k) : engine(e), block(e.blocks_[b]), key(k) {}
+    Layer* layer(LinearIndex which) {
+      const std::size_t at = block.adapted_at[which];
+      return at != none && block.adapted[at].pruned() ? &block.adapted[at] : nullptr;
+    }
+    void forward(LinearIndex which, losa::MatrixView<const float> x, losa::MatrixView<float> y) override {
+      if (Layer* sparse = layer(which))
+        sparse->forward(x, y, key, engine.executor_);
+      else
+        multiply(x, block.weights[which].cview(), y, engine.executor_);
+    }
+    void backward(LinearIndex which, losa::MatrixView<const float> x, losa::MatrixView<const float> grad_y,
+                  losa::MatrixView<float> grad_x) override {
+      if (Layer* sparse = layer(which))
+        sparse->backward(x, grad_y, grad_x, key, engine.executor_);
+      else if (!grad_x.empty())
+        multiply_transposed(grad_y, block.weights[which].cview(), grad_x, engine.executor_);
+    }
+    AdaptEngine& engine;
+    Block& block;
+    losa::DropoutKey key;
+  };
+
+  /// The checkpoint's own layers.
+  struct DenseLinears final : BlockLinears {
+    DenseLinears(const std::vector<Matrix>& w, losa::ExecutorRef e) : weights(w), executor(e) {}
+    void forward(LinearIndex which, losa::MatrixView<const float> x, losa::MatrixView<float> y) override {
+      multiply(x, weights[which].cview(), y, executor);
+    }
+    void backward(LinearIndex which, losa::MatrixView<const float>, losa::MatrixView<const float> grad_y,
+                  losa::MatrixView<float> grad_x) override {
+      if (!grad_x.empty()) multiply_transposed(grad_y, weights[which].cview(), grad_x, executor);
+    }
+    const std::vector<Matrix>& weights;
+    losa::ExecutorRef executor;
+  };
+
+  void check() const {
+    using losa::detail::raise;
+    const std::size_t positions = config().positions;
+    if (options_.batch == 0) raise<losa::RangeError>("batch must be at least 1, got 0");
+    if (options_.calibration_sequences == 0) raise<losa::RangeError>("calibration sequences must be at least 1, got 0");
+    if (options_.context < 2 || options_.context > positions)
+      raise<losa::RangeError>("context must be in [2, ", positions, "], got ", options_.context);
+    if (options_.calibration_context < 1 || options_.calibration_context > positions)
+      raise<losa::RangeError>("calibration context must be in [1, ", positions, "], got ",
+                              options_.calibration_context);
+    if (training_.size() < options_.context)
+      raise<losa::RangeError>("training needs at least one window of ", options_.context, " tokens, got ",
+                              training_.size());
+    spread_window(calibration_, sequences(), sequences() - 1, context());  // the last one fits: all do
+    for (const auto* tokens : {&calibration_, &training_})
+      for (std::size_t t = 0; t < tokens->size(); ++t)
+        if ((*tokens)[t] >= config().vocabulary)
+          raise<losa::RangeError>("token ", t, " is ", (*tokens)[t], ", outside the vocabulary of ",
+                                  config().vocabulary);
+  }
+
+  void load_blocks() {
+    std::regex skip;
+    try {
+      skip = std::regex(options_.skip, std::regex::ECMAScript);
+    } catch (const std::regex_error&) {
+      losa::detail::raise<losa::RangeError>("skip: \"", options_.skip, "\" is no regular expression");
+    }
+    std::size_t adapted = 0;
+    for (std::size_t b = 0; b < blocks(); ++b) {
+      Block block{checkpoint_.read_norms(b), {}, {}, std::vector<std::size_t>(linears_per_block, none)};
+      for (std::size_t which = 0; which < linears_per_block; ++which) {
+        const auto [out, in] = linear_shape(config(), which);
+        Matrix& weight = block.weights.emplace_back(out, in);
+        checkpoint_.read_linear(b, which, weight.view(), executor_);
+        const std::string name = block_tensor(b, linear_names[which]);
+        if (!options_.skip.empty() && std::regex_search(name, skip)) continue;
+        block.adapted_at[which] = block.adapted.size();
+        block.adapted.emplace_back(name, linear_input[which], weight.view());
+        ++adapted;
+      }
+      blocks_.push_back(std::move(block));
+    }
+    if (adapted == 0) losa::detail::raise<losa::RangeError>("skip: \"", options_.skip, "\" skips every layer");
+  }
+
+  BlockContext shared() const { return {&config(), &rope_, executor_}; }
+  losa::MatrixView<const float> head() const { return (config().tied ? embedding_ : head_).view(); }
+
+  void embed_tokens(std::span<const Token> tokens, losa::MatrixView<float> hidden) const {
+    losa::detail::expect_shape("AdaptEngine", "hidden", hidden, tokens.size(), width());
+    for (std::size_t t = 0; t < tokens.size(); ++t)
+      std::ranges::copy(embedding_.view().row(tokens[t]), hidden.row(t).begin());
+  }
+
+  // normed_ = states after the final norm.
+  void forward(std::span<const Token> tokens, std::size_t context) {
+    if (context > config().positions)
+      losa::detail::raise<losa::RangeError>("context must be at most ", config().positions, ", got ", context);
+    for (Token token : tokens)
+      if (token >= config().vocabulary)
+        losa::detail::raise<losa::RangeError>("token ", token, " is outside the vocabulary of ", config().vocabulary);
+    rope_.extend(context);
+    hidden_.reshape(tokens.size(), width());
+    embed_tokens(tokens, hidden_.view());
+    for (std::size_t b = 0; b < blocks(); ++b) {
+      Multiplier linears(*this, b, {});
+      block_forward(shared(), blocks_[b].norms, linears, context, hidden_.cview(), hidden_.view(), scratch_);
+    }
+    normed_.reshape(hidden_.rows(), width());
+    scale_.resize(hidden_.rows());
+    rms_norm(hidden_.cview(), norm_, config().norm_epsilon, normed_.view(), scale_, executor_);
+  }
+
+  Checkpoint checkpoint_;
+  std::vector<Token> calibration_;
+  std::vector<Token> training_;
+  AdaptEngineOptions options_;
+  losa::ExecutorRef executor_;
+  Rope rope_;
+  Matrix embedding_;  // (vocabulary, hidden)
+  Matrix head_;       // (vocabulary, hidden), empty if tied
+  std::vector<float> norm_;
+  std::vector<Block> blocks_;
+
+  struct {
+    std::size_t block = none;
+    std::vector<Matrix> weights;
+  } original_;  // the checkpoint's layers of one block
+
+  // One training step's memory.
+  std::vector<Token> batch_;
+  Matrix hidden_;    // (tokens, hidden)
+  Matrix normed_;    // (tokens, hidden); after the loss, its gradient
+  Matrix gradient_;  // (tokens, hidden)
+  std::vector<float> scale_;
+  std::vector<BlockActivations> kept_;  // of the last blocks
+  std::vector<Matrix> inputs_;          // of the blocks before
+  BlockActivations scratch_;
+  BlockGradients backward_;
 };
 
-/// The merged weights M⊙(W + σBA) of every adapted layer, for export_model; layers without a mask are not listed.
+/// The merged weights M⊙(W + σBA) of every layer that has a mask, in model order.
 template <losa::Adapter A>
-std::vector<MergedWeight> merged_weights(AdaptEngine<A>& engine);
+std::vector<MergedWeight> merged_weights(AdaptEngine<A>& engine) {
+  std::vector<MergedWeight> merged;
+  for (std::size_t b = 0; b < engine.blocks(); ++b)
+    for (const losa::AdaptedLinear<A>& layer : engine.linears(b)) {
+      if (!layer.pruned()) continue;
+      auto packed = losa::pack(layer.weight, layer.mask(), engine.executor());
+      if (layer.has_adapter()) {
+        const std::vector<float> base(packed.values().begin(), packed.values().end());
+        layer.adapter().add_to(packed, base, engine.executor());
+      }
+      merged.push_back({layer.name + ".weight", std::move(packed)});
+    }
+  return merged;
+}
+
+/// What losa::io::save_adapter writes: factors, scale and mask of every layer that has an adapter.
+template <losa::Adapter A>
+std::vector<losa::io::AdapterView> adapter_views(AdaptEngine<A>& engine) {
+  std::vector<losa::io::AdapterView> views;
+  for (std::size_t b = 0; b < engine.blocks(); ++b)
+    for (const losa::AdaptedLinear<A>& layer : engine.linears(b))
+      if (layer.has_adapter())
+        views.push_back({.name = layer.name,
+                         .a = layer.adapter().a(),
+                         .bt = layer.adapter().bt(),
+                         .scale = layer.adapter().scale(),
+                         .mask = layer.pruned() ? &layer.mask() : nullptr});
+  return views;
+}
 
 }  // namespace llama

@@ -37,6 +37,7 @@ void second_half(const BlockContext& c, const BlockNorms& norms, BlockLinears& l
   linears.forward(gate, s.n.cview(), s.g.view());
   linears.forward(up, s.n.cview(), s.u.view());
   swiglu(s.g.cview(), s.u.cview(), s.s.view(), c.executor);
+  if (y.empty()) return;
   linears.observe(linear_input[down], s.s.cview());
   linears.forward(down, s.s.cview(), y);
   add_to(s.m.cview(), y, c.executor);

@@ -63,7 +63,7 @@ struct BlockContext {
 };
 
 /// Runs a block on whole sequences of `context` tokens: y (tokens, hidden) from x (tokens, hidden); y may be x.
-/// Leaves in `saved` what block_backward needs.
+/// Leaves in `saved` what block_backward needs; with an empty y, that alone is computed.
 void block_forward(const BlockContext& c, const BlockNorms& norms, BlockLinears& linears, std::size_t context,
                    losa::MatrixView<const float> x, losa::MatrixView<float> y, BlockActivations& saved);
 

@@ -6,6 +6,7 @@
 #include <iterator>
 #include <limits>
 #include <losa/core/error.hpp>
+#include <losa/io/compressed_config.hpp>
 #include <nlohmann/json.hpp>
 
 namespace llama {
@@ -169,26 +170,6 @@ void check_rope(const Reader& r, Config& config) {
   r.must_be_false("rope_interleaved");
 }
 
-// compressed-tensors leaves its description here; only its sparse-bitmask layout (or plain storage) can be read.
-void check_compression(const Reader& r) {
-  for (const char* field : {"quantization_config", "compression_config"}) {
-    const Json* j = r.find(field);
-    if (j == nullptr) continue;
-    if (!j->is_object()) r.wrong_type(field, "an object or null", *j);
-    const std::string where = text(r.where(), ": ", field);
-    const Reader inner(*j, where);
-    inner.word("quant_method", {"compressed-tensors", "sparseml"});
-    inner.word("format", {"dense", "sparse-bitmask"});
-    if (const Json* groups = inner.find("config_groups"); groups != nullptr && !groups->empty())
-      raise<losa::UnsupportedError>(where, ": quantised weights are not supported");
-    if (const Json* sparsity = inner.find("sparsity_config")) {
-      if (!sparsity->is_object()) inner.wrong_type("sparsity_config", "an object or null", *sparsity);
-      const std::string deeper = where + ": sparsity_config";
-      Reader(*sparsity, deeper).word("format", {"dense", "sparse-bitmask"});
-    }
-  }
-}
-
 }  // namespace
 
 Config parse_config(std::string_view text_of_file, std::string_view where) {
@@ -226,7 +207,7 @@ Config parse_config(std::string_view text_of_file, std::string_view where) {
   c.tied = r.boolean("tie_word_embeddings", c.tied);
 
   check_rope(r, c);
-  check_compression(r);
+  losa::io::find_sparsity_config(text_of_file, where);  // refuses quantised weights
   r.word("hidden_act", {"silu", "swish"});
   r.must_be_false("attention_bias");
   r.must_be_false("mlp_bias");

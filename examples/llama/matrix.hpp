@@ -1,6 +1,7 @@
 #pragma once
 // A row-major matrix that owns its elements, for the engine's activations and weights.
 
+#include <algorithm>
 #include <cstddef>
 #include <losa/core/view.hpp>
 #include <vector>
@@ -19,6 +20,7 @@ class Matrix {
   losa::MatrixView<const float> view() const noexcept { return {values_.data(), rows_, cols_}; }
   losa::MatrixView<const float> cview() const noexcept { return view(); }
 
+  void fill(float value) noexcept { std::fill_n(values_.data(), rows_ * cols_, value); }
   /// Gives the matrix another shape; memory is kept, so that buffers grow once. The content is undefined afterwards.
   void reshape(std::size_t rows, std::size_t cols) {
     rows_ = rows;

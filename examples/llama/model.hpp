@@ -7,7 +7,6 @@
 //   model.decode(tokens, cache, hidden);             // tokens that follow those in the cache
 
 #include <cstddef>
-#include <cstdint>
 #include <filesystem>
 #include <losa/core/executor.hpp>
 #include <losa/gemm.hpp>
@@ -46,19 +45,21 @@ struct Linear {
   void forward(losa::MatrixView<const float> x, losa::MatrixView<float> y, losa::ExecutorRef executor) const;
 };
 
-/// What `inspect` prints of one tensor, read from the headers and the stored values.
-struct TensorSummary {
-  std::string name;
-  std::string dtype;
-  std::size_t rows = 0, cols = 0;
+/// What `inspect` tells of one linear layer, read from the stored values.
+struct LinearSummary {
+  std::string name;   // "model.layers.0.mlp.up_proj"
+  std::string dtype;  // as the file spells it
+  std::size_t out = 0;
+  std::size_t in = 0;
   std::size_t zeros = 0;
   bool compressed = false;
 };
 
+/// Products and their scratch are the model's own: one call at a time.
 class Model {
  public:
-  /// Reads config.json and every weight. Throws losa::FileError (missing tensor or file, wrong shape or type),
-  /// losa::NumericError (NaN or Inf in a weight) and what read_config throws.
+  /// Reads config.json and every weight. Throws losa::FileError (missing tensor or file, wrong shape or type, NaN or
+  /// Inf in a weight) and what read_config throws.
   static Model load(const std::filesystem::path& directory, const ModelOptions& options = {},
                     losa::ExecutorRef executor = {});
 
@@ -88,19 +89,20 @@ class Model {
     BlockNorms norms;
     std::vector<Linear> linears;
   };
-  void embed(std::span<const Token> tokens, losa::MatrixView<float> hidden) const;
+  void embed(std::span<const Token> tokens, Matrix& hidden) const;
+  void finish(Matrix& hidden) const;
 
   Config config_;
   losa::ExecutorRef executor_;
-  Rope rope_;
+  mutable Rope rope_;
+  mutable BlockActivations scratch_;
   Matrix embedding_;  // (vocabulary, hidden)
   Matrix head_;       // (vocabulary, hidden), empty if tied
   std::vector<float> norm_;
   std::vector<Block> blocks_;
 };
 
-/// The tensors of a directory with their shapes, types and zeros; of linear layers only if linears_only.
-std::vector<TensorSummary> inspect(const std::filesystem::path& directory, bool linears_only = true,
-                                   losa::ExecutorRef executor = {});
+/// The linear layers of a directory's blocks in model order. Throws what Checkpoint throws.
+std::vector<LinearSummary> inspect(const std::filesystem::path& directory, losa::ExecutorRef executor = {});
 
 }  // namespace llama

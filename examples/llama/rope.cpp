@@ -6,16 +6,23 @@
 
 namespace llama {
 
-Rope::Rope(std::size_t head_dim, double theta, std::size_t positions)
-    : half_(head_dim / 2), positions_(positions), cosine_(positions * half_), sine_(positions * half_) {
+Rope::Rope(std::size_t head_dim, double theta, std::size_t positions) : theta_(theta), half_(head_dim / 2) {
+  extend(positions);
+}
+
+void Rope::extend(std::size_t positions) {
+  if (positions <= positions_) return;
+  cosine_.resize(positions * half_);
+  sine_.resize(positions * half_);
   for (std::size_t i = 0; i < half_; ++i) {
-    const double frequency = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half_));
-    for (std::size_t p = 0; p < positions; ++p) {
+    const double frequency = std::pow(theta_, -static_cast<double>(i) / static_cast<double>(half_));
+    for (std::size_t p = positions_; p < positions; ++p) {
       const double angle = static_cast<double>(p) * frequency;
       cosine_[p * half_ + i] = static_cast<float>(std::cos(angle));
       sine_[p * half_ + i] = static_cast<float>(std::sin(angle));
     }
   }
+  positions_ = positions;
 }
 
 void Rope::turn(losa::MatrixView<float> x, std::size_t first, std::size_t sequence, float direction,

@@ -20,6 +20,8 @@ class Rope {
   Rope(std::size_t head_dim, double theta, std::size_t positions);
 
   std::size_t positions() const noexcept { return positions_; }
+  /// Makes angles for at least this many positions.
+  void extend(std::size_t positions);
 
   /// Turns x (tokens, heads·head_dim) in place; token t stands at position first + t mod sequence.
   /// Throws losa::RangeError if a position is not below positions().
@@ -37,6 +39,7 @@ class Rope {
   void turn(losa::MatrixView<float> x, std::size_t first, std::size_t sequence, float direction,
             losa::ExecutorRef executor) const;
 
+  double theta_ = 0;
   std::size_t half_ = 0;
   std::size_t positions_ = 0;
   std::vector<float> cosine_;  // (positions, half)
