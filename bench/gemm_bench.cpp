@@ -6,6 +6,7 @@
 
 #include <benchmark/benchmark.h>
 #include <Eigen/Core>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -13,9 +14,18 @@
 #include <losa/core/random.hpp>
 #include <losa/gemm.hpp>
 
+// OpenBLAS's, absent from others.
+extern "C" void openblas_set_num_threads(int) __attribute__((weak));
+
 namespace {
 
-constexpr std::size_t cold_bytes = std::size_t{256} << 20;  // twice the largest last-level cache of the machines tried
+// Twice the last-level cache, or 1 GiB where a virtual machine reports that of its whole host.
+std::size_t cold_bytes() {
+  std::size_t largest = 0;
+  for (const auto& cache : benchmark::CPUInfo::Get().caches)
+    largest = std::max(largest, static_cast<std::size_t>(cache.size));
+  return std::clamp(2 * largest, std::size_t{64} << 20, std::size_t{1} << 30);
+}
 
 struct Shape {
   std::size_t out, in, tokens;
@@ -33,7 +43,7 @@ std::vector<float> numbers(std::size_t n, std::uint64_t stream) {
 }
 
 // Copies of something that holds `bytes`, enough of them to be cold each time one comes round again.
-std::size_t copies(std::size_t bytes) { return cold_bytes / bytes + 2; }
+std::size_t copies(std::size_t bytes) { return cold_bytes() / bytes + 2; }
 
 void report(benchmark::State& state, const Shape& s, std::size_t weight_bytes) {
   state.counters["weights"] = static_cast<double>(weight_bytes);
@@ -51,6 +61,7 @@ void dense(benchmark::State& state) {
   const std::vector<Matrix> weights(copies(bytes), Eigen::Map<const Matrix>(weight.data(), rows, cols));
   const Eigen::Map<const Matrix> xs(x.data(), tokens, cols);
   Matrix y(tokens, rows);
+  if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
   std::size_t next = 0;
   for (auto _ : state) {
     y.noalias() = xs * weights[next].transpose();
