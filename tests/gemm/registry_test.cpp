@@ -57,7 +57,7 @@ TEST_CASE("find_backend: an absent one is an error that lists those present") {
                        ("backend \"sse9\" is not available here; present: " + names).c_str(), losa::UnsupportedError);
 }
 
-TEST_CASE("LOSA_ISA names the backend, empty means the best; an absent one is an error before any write") {
+TEST_CASE("LOSA_ISA names the backend, empty means the best, an absent one is an error before any write") {
   std::string names;
   for (const losa::Backend* backend : losa::backends()) {
     CAPTURE(backend->name);

@@ -12,13 +12,15 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/gemm/arch.hpp>
 #include <losa/gemm/avx2/backend.hpp>
 #include <losa/gemm/backend.hpp>
+#include <losa/gemm/portable/backend.hpp>
 #include <losa/gemm/reference/backend.hpp>
 
 namespace losa::inline v0 {
 
-namespace detail {
+namespace detail::inline LOSA_ARCH {
 
 /// Every backend that this build knows, best first.
 inline auto known_backends() noexcept {
@@ -26,11 +28,14 @@ inline auto known_backends() noexcept {
 #if defined(LOSA_AVX2)
     &avx2::backend(),
 #endif
+#if defined(LOSA_PORTABLE)
+        &portable::backend(),
+#endif
         &reference::backend(),
   };
 }
 
-}  // namespace detail
+}  // namespace detail::inline LOSA_ARCH
 
 /// The backends that this machine can run, best first. The last is "reference".
 inline std::vector<const Backend*> backends() {

@@ -9,10 +9,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <losa/gemm/arch.hpp>
 #include <losa/gemm/backend.hpp>
 #include <losa/gemm/panel/driver.hpp>
 
-namespace losa::inline v0::detail::avx2 {
+namespace losa::inline v0::detail::inline LOSA_ARCH::avx2 {
 
 struct Kernels {
   static constexpr std::size_t lanes = 8;
@@ -267,5 +268,5 @@ struct Kernels {
   }
 };
 
-}  // namespace losa::inline v0::detail::avx2
+}  // namespace losa::inline v0::detail::inline LOSA_ARCH::avx2
 #endif

@@ -15,10 +15,11 @@
 #include <cstring>
 
 #include <losa/core/types.hpp>
+#include <losa/gemm/arch.hpp>
 
 #define LOSA_AVX2 __attribute__((target("avx2,fma,bmi,bmi2,f16c,popcnt")))
 
-namespace losa::inline v0::detail::avx2 {
+namespace losa::inline v0::detail::inline LOSA_ARCH::avx2 {
 
 /// Four stored weights as floats.
 LOSA_AVX2 inline __m128 load4(const float* p) noexcept { return _mm_loadu_ps(p); }
@@ -102,5 +103,5 @@ LOSA_AVX2 inline void transpose8(__m256 (&r)[8]) noexcept {
   }
 }
 
-}  // namespace losa::inline v0::detail::avx2
+}  // namespace losa::inline v0::detail::inline LOSA_ARCH::avx2
 #endif

@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <cstring>
 
-namespace losa::inline v0::detail {
+#include <losa/gemm/arch.hpp>
+
+namespace losa::inline v0::detail::inline LOSA_ARCH {
 
 /// Entries that decode_word may write past the end of a list.
 inline constexpr std::size_t decode_overrun = 8;
@@ -49,4 +51,4 @@ inline std::uint16_t* decode_word(std::uint64_t word, std::size_t base, std::siz
   return out;
 }
 
-}  // namespace losa::inline v0::detail
+}  // namespace losa::inline v0::detail::inline LOSA_ARCH

@@ -20,11 +20,12 @@
 
 #include <losa/core/executor.hpp>
 #include <losa/core/view.hpp>
+#include <losa/gemm/arch.hpp>
 #include <losa/gemm/backend.hpp>
 #include <losa/gemm/panel/decode.hpp>
 #include <losa/gemm/scratch.hpp>
 
-namespace losa::inline v0::detail {
+namespace losa::inline v0::detail::inline LOSA_ARCH {
 
 /// The kept weights of some rows within one column tile, as kernels read them. Four entries past the last are readable
 /// and lie within the tile.
@@ -315,4 +316,4 @@ struct PanelProducts {
   }
 };
 
-}  // namespace losa::inline v0::detail
+}  // namespace losa::inline v0::detail::inline LOSA_ARCH
