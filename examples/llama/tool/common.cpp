@@ -23,6 +23,18 @@ void add_token_bits(CLI::App& app, std::size_t& bits) {
       ->check(CLI::IsMember({"8", "16", "32"}));
 }
 
+void add_weights(CLI::App& app, std::string& weights) {
+  app.add_option("--weights", weights, "how the blocks' weights are held: as stored, dense, or sparse")
+      ->check(CLI::IsMember({"auto", "dense", "sparse"}))
+      ->capture_default_str();
+}
+
+llama::Weights weights_choice(const std::string& weights) {
+  if (weights == "dense") return llama::Weights::dense;
+  if (weights == "sparse") return llama::Weights::sparse;
+  return llama::Weights::automatic;
+}
+
 void write_json(const Common& common, const nlohmann::ordered_json& json) {
   if (common.json.empty()) return;
   losa::io::AtomicFile file(common.json);

@@ -12,6 +12,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "../model.hpp"
+
 namespace tool {
 
 /// A mistake in how the program was called: exit code 2.
@@ -36,6 +38,11 @@ struct Common {
 void add_common(CLI::App& app, Common& common);
 /// Adds --token-bits; 0 stands for the default of the vocabulary.
 void add_token_bits(CLI::App& app, std::size_t& bits);
+
+/// Adds --weights.
+void add_weights(CLI::App& app, std::string& weights);
+/// What --weights stands for.
+llama::Weights weights_choice(const std::string& weights);
 
 /// Writes `json` where --json asks for it (nothing where it does not), aside and renamed.
 void write_json(const Common& common, const nlohmann::ordered_json& json);

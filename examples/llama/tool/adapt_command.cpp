@@ -1,0 +1,321 @@
+// losa-llama adapt: prunes a model, trains adapters under the mask, merges, and writes the result.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <losa/adapt/adapt.hpp>
+#include <losa/adapter/lora.hpp>
+#include <losa/adapter/masked_lora.hpp>
+#include <losa/io/adapter_file.hpp>
+#include <losa/io/atomic_file.hpp>
+#include <losa/io/state_file.hpp>
+#include <losa/version.hpp>
+#include <map>
+
+#include "../adapt_engine.hpp"
+#include "../config.hpp"
+#include "../tokens.hpp"
+#include "adapt_report.hpp"
+#include "common.hpp"
+#include "methods.hpp"
+#include "progress_bar.hpp"
+#include "run_directory.hpp"
+
+namespace tool {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+struct AdaptArguments {
+  Common common;
+  MethodChoice choice;
+  std::string model, train, out, pattern, skip, dtype;
+  std::optional<double> sparsity;
+  std::size_t token_bits = 0;
+  std::size_t train_tokens = 51200;
+  std::size_t batch = 2;
+  std::size_t context = 256;
+  double alpha = 16;
+  std::size_t calibration_sequences = 32;
+  std::size_t calibration_context = 256;
+  double hold_out = 0;
+  bool resume = false;
+  std::optional<losa::NofM> n_of_m;
+  std::string command;
+};
+
+/// "2:4" → NofM{2, 4}.
+losa::NofM parse_pattern(const std::string& text) {
+  unsigned n = 0;
+  unsigned m = 0;
+  int used = 0;
+  if (std::sscanf(text.c_str(), "%u:%u%n", &n, &m, &used) != 2 || static_cast<std::size_t>(used) != text.size() ||
+      n == 0 || n >= m)
+    usage_error("--pattern: expected N:M with 0 < N < M, such as 2:4, got ", text);
+  return {n, m};
+}
+
+void check(AdaptArguments& a) {
+  if (!a.pattern.empty()) {
+    a.n_of_m = parse_pattern(a.pattern);
+    const double implied = 1.0 - static_cast<double>(a.n_of_m->n) / static_cast<double>(a.n_of_m->m);
+    if (a.sparsity && std::abs(*a.sparsity - implied) > 1e-9)
+      usage_error("--sparsity ", *a.sparsity, ": --pattern ", a.pattern, " makes it ", implied, "; leave it out");
+    a.sparsity = implied;
+  }
+  if (!a.sparsity) usage_error("--sparsity is required (or --pattern N:M)");
+  if (!(*a.sparsity >= 0 && *a.sparsity < 1)) usage_error("--sparsity must be in [0, 1), got ", *a.sparsity);
+  if (!(a.hold_out >= 0 && a.hold_out < 1)) usage_error("--hold-out must be in [0, 1), got ", a.hold_out);
+  if (a.batch == 0) usage_error("--batch must be at least 1");
+  if (a.calibration_sequences == 0) usage_error("--calibration-sequences must be at least 1");
+  if (a.context < 2 || a.calibration_context < 2) usage_error("--context and --calibration-context must be at least 2");
+  a.choice = resolve(a.choice, a.n_of_m.has_value(), *a.sparsity);
+  if (!(*a.choice.learning_rate > 0)) usage_error("--lr must be positive, got ", *a.choice.learning_rate);
+  if (!(*a.choice.mean_rank >= 1)) usage_error("--mean-rank must be at least 1, got ", *a.choice.mean_rank);
+}
+
+/// Every argument that the result depends on.
+Json arguments_json(const AdaptArguments& a) {
+  return Json{{"model", a.model},
+              {"train", a.train},
+              {"method", a.choice.method},
+              {"mask", a.choice.mask},
+              {"sparsity", *a.sparsity},
+              {"pattern", a.pattern.empty() ? Json() : Json(a.pattern)},
+              {"sparsity_allocation", a.choice.sparsity_allocation},
+              {"rank_allocation", a.choice.rank_allocation},
+              {"schedule", a.choice.schedule},
+              {"schedule_steps", *a.choice.steps},
+              {"regrow", *a.choice.regrow},
+              {"delta", *a.choice.delta},
+              {"train_tokens", a.train_tokens},
+              {"batch", a.batch},
+              {"context", a.context},
+              {"learning_rate", *a.choice.learning_rate},
+              {"warmup", a.choice.training.warmup},
+              {"weight_decay", a.choice.training.weight_decay},
+              {"clip", a.choice.training.clip},
+              {"dropout", a.choice.training.dropout},
+              {"mean_rank", *a.choice.mean_rank},
+              {"alpha", a.alpha},
+              {"calibration_sequences", a.calibration_sequences},
+              {"calibration_context", a.calibration_context},
+              {"hold_out", a.hold_out},
+              {"skip", a.skip},
+              {"dtype", a.dtype},
+              {"seed", a.common.seed}};
+}
+
+/// The same, and the content that stands behind the names: what a saved state must have been made with.
+std::string fingerprint(const AdaptArguments& a, std::span<const llama::Token> tokens) {
+  std::uint64_t hash = 14695981039346656037ull;  // FNV-1a over the token ids
+  for (llama::Token token : tokens) hash = (hash ^ token) * 1099511628211ull;
+  Json json = arguments_json(a);
+  json["losa"] = LOSA_VERSION_STRING;
+  json["token_bits"] = a.token_bits;
+  json["tokens"] = tokens.size();
+  json["tokens_hash"] = hash;
+  return json.dump();
+}
+
+llama::OutputType output_type(const std::string& dtype) {
+  if (dtype == "f32") return llama::OutputType::f32;
+  if (dtype == "bf16") return llama::OutputType::bf16;
+  return llama::OutputType::as_input;
+}
+
+/// Seconds per phase and number of resumes, kept over resumes.
+struct RunLog {
+  std::uint64_t resumes = 0;
+  std::map<std::string, double> seconds{
+      {"mutual information", 0}, {"sensitivity", 0}, {"prune", 0}, {"train", 0}, {"write", 0}};
+
+  template <class V>
+  void visit(V& visitor) {
+    visitor("resumes", resumes);
+    for (auto& [phase, value] : seconds) visitor("seconds." + phase, value);
+  }
+};
+
+template <losa::Adapter A>
+void run_adapt(const AdaptArguments& a) {
+  const llama::Config config = llama::read_config(a.model);
+  std::vector<llama::Token> tokens = llama::read_tokens(a.train, config.vocabulary, a.token_bits);
+  const std::string print = fingerprint(a, tokens);
+  const auto held = static_cast<std::size_t>(a.hold_out * static_cast<double>(tokens.size()));
+  const std::vector<llama::Token> held_out(tokens.end() - static_cast<std::ptrdiff_t>(held), tokens.end());
+  tokens.resize(tokens.size() - held);
+
+  losa::ThreadPool pool(a.common.threads);
+  const llama::AdaptEngineOptions engine_options{.calibration_sequences = a.calibration_sequences,
+                                                 .calibration_context = a.calibration_context,
+                                                 .batch = a.batch,
+                                                 .context = a.context,
+                                                 .seed = a.common.seed,
+                                                 .skip = a.skip};
+  llama::AdaptEngine<A> engine(a.model, tokens, tokens, engine_options, pool);
+
+  losa::AdaptOptions options;
+  options.sparsity = *a.sparsity;
+  options.n_of_m = a.n_of_m;
+  options.steps = *a.choice.steps;
+  options.train_steps = a.choice.trains() ? std::max<std::uint64_t>(1, a.train_tokens / engine.tokens_per_step()) : 0;
+  options.lora = {
+      .rank = 0, .scale = a.alpha / *a.choice.mean_rank, .dropout = a.choice.training.dropout, .seed = a.common.seed};
+  options.learning_rate = *a.choice.learning_rate;
+  options.warmup = a.choice.training.warmup;
+  options.weight_decay = a.choice.training.weight_decay;
+  options.clip = a.choice.training.clip;
+  options.tokens_per_step = engine.tokens_per_step();
+  losa::Adaptation run(engine, make_policy(a.choice), make_recipe(a.choice), options);
+
+  RunDirectory directory(a.out, a.resume);
+  if (directory.complete()) {
+    std::ifstream file(directory.report());
+    const Json report = Json::parse(file, nullptr, false);
+    if (!report.is_object() || report.value("fingerprint", "") != print)
+      losa::detail::raise<losa::FileError>(a.out, ": holds the result of a run with other arguments");
+    say(a.common, a.out + " is complete");
+    write_json(a.common, report);
+    return;
+  }
+
+  RunLog log;
+  const auto visit = [&](auto& visitor) {
+    visitor.group("run.", [&] { log.visit(visitor); });
+    run.visit(visitor);
+  };
+  if (directory.has_state()) {
+    losa::io::load_state(directory.state().string(), print, visit);
+    run.restore();
+    ++log.resumes;
+  }
+
+  ProgressBar bar;
+  auto last_event = Clock::now();
+  auto last_saved = Clock::now();
+  const auto progress = [&](const losa::ProgressEvent& event) {
+    const auto now = Clock::now();
+    log.seconds[std::string(event.phase)] += std::chrono::duration<double>(now - last_event).count();
+    last_event = now;
+    bar.show(event);
+    return !interrupted();
+  };
+  const auto checkpoint = [&](bool due) {
+    if (!due && Clock::now() - last_saved < std::chrono::seconds(60)) return;
+    losa::io::save_state(directory.state().string(), print, visit);
+    last_saved = Clock::now();
+  };
+  if (!run.run(progress, checkpoint)) {
+    bar.finish();
+    losa::detail::raise<losa::Error>(directory.has_state() ? "stopped; the same command with --resume continues"
+                                                           : "stopped before anything was saved");
+  }
+  bar.finish();
+
+  const auto writing = Clock::now();
+  directory.clear_staging();
+  const llama::ExportOptions export_options{.dtype = output_type(a.dtype),
+                                            .structure = a.pattern.empty() ? "unstructured" : a.pattern};
+  const std::vector<llama::MergedWeight> merged = llama::merged_weights(engine);
+  llama::export_model(a.model, directory.staging(), merged, export_options);
+  llama::export_compressed(a.model, directory.staging() / "compressed", merged, export_options);
+  std::filesystem::create_directory(directory.staging() / "adapter");
+  losa::io::save_adapter((directory.staging() / "adapter" / "adapter.safetensors").string(),
+                         llama::adapter_views(engine));
+  Json report = report_json(engine, run.report());
+  report["arguments"] = arguments_json(a);
+  report["fingerprint"] = print;
+  if (!held_out.empty()) {
+    const double nll = engine.mean_nll(held_out, a.context);
+    report["hold_out"] = {{"tokens", held_out.size()}, {"mean_nll", nll}, {"perplexity", std::exp(nll)}};
+  }
+  log.seconds["write"] += std::chrono::duration<double>(Clock::now() - writing).count();
+  Json seconds;
+  for (const auto& [phase, value] : log.seconds) seconds[phase] = value;
+  report["run"] = {{"command", a.command},
+                   {"threads", a.common.threads},
+                   {"seconds", seconds},
+                   {"peak_memory_bytes", peak_memory()},
+                   {"resumes", log.resumes}};
+  losa::io::write_file((directory.staging() / "report.json").string(), report.dump(1) + "\n");
+  directory.publish();
+
+  write_json(a.common, report);
+  for (const std::string& line : summary(report)) say(a.common, line);
+  say(a.common, "saved        " + a.out + " (Hugging Face)  " + a.out + "/compressed  " + a.out + "/adapter  " + a.out +
+                    "/report.json");
+}
+
+}  // namespace
+
+void add_adapt(CLI::App& app, int argc, char** argv) {
+  auto a = std::make_shared<AdaptArguments>();
+  for (int i = 0; i < argc; ++i) a->command += (i == 0 ? "" : " ") + std::string(argv[i]);
+  CLI::App* sub =
+      app.add_subcommand("adapt", "Prune a model, train adapters under the mask, merge, and write the result");
+  sub->footer(
+      "Examples:\n"
+      "  losa-llama adapt --model examples/data/tiny --train examples/data/tiny/train.txt --sparsity 0.7 --out "
+      "tiny-70\n"
+      "  losa-llama adapt --model smollm2 --train valid.u16 --pattern 2:4 --method prune --out smollm2-24\n"
+      "A run that was killed goes on with the same command and --resume.");
+  sub->add_option("--model", a->model, "Hugging Face directory of a Llama-architecture model")->required();
+  sub->add_option("--train", a->train, "token file to calibrate and train on (raw text for a byte-level model)")
+      ->required();
+  sub->add_option("--out", a->out, "directory for the result: new or empty")->required();
+  sub->add_option("--sparsity", a->sparsity, "share of the blocks' weights to remove, in [0, 1)");
+  sub->add_option("--pattern", a->pattern, "N:M, keep N of every M weights along the input (2:4); fixes the sparsity");
+  sub->add_option("--method", a->choice.method,
+                  "losa: our best; losa-published: the paper's recipe; uniform: masked LoRA, equal sparsity and rank; "
+                  "unmasked: plain LoRA, masked at merge; prune: the mask alone")
+      ->check(CLI::IsMember({"losa", "losa-published", "uniform", "unmasked", "prune"}))
+      ->capture_default_str();
+  sub->add_option("--mask", a->choice.mask, "how weights are chosen (default: sparsegpt; losa-published: wanda)")
+      ->check(CLI::IsMember({"wanda", "magnitude", "sparsegpt"}));
+  sub->add_option("--sparsity-allocation", a->choice.sparsity_allocation,
+                  "how sparsity is shared out over layers (default: the method's)")
+      ->check(CLI::IsMember({"uniform", "rmi", "damage"}));
+  sub->add_option("--rank-allocation", a->choice.rank_allocation,
+                  "how rank is shared out over blocks (default: the method's)")
+      ->check(CLI::IsMember({"uniform", "error", "spectral"}));
+  sub->add_option("--schedule", a->choice.schedule, "how sparsity rises over the steps (default: the method's)")
+      ->check(CLI::IsMember({"one-shot", "linear", "cubic"}));
+  sub->add_option("--schedule-steps", a->choice.steps, "prunings, with training between them (default: the method's)")
+      ->check(CLI::Range(1, 1000));
+  sub->add_flag("--regrow,!--no-regrow", a->choice.regrow, "let a later mask bring pruned weights back");
+  sub->add_option("--train-tokens", a->train_tokens, "tokens to train on")->capture_default_str();
+  sub->add_option("--batch", a->batch, "sequences per training step")->capture_default_str();
+  sub->add_option("--context", a->context, "tokens per training sequence")->capture_default_str();
+  sub->add_option("--lr", a->choice.learning_rate, "peak learning rate (default: the method's)");
+  sub->add_option("--mean-rank", a->choice.mean_rank, "mean rank of the adapters (default: 8)");
+  sub->add_option("--alpha", a->alpha, "scale of the adapters is alpha / mean rank")->capture_default_str();
+  sub->add_option("--delta", a->choice.delta,
+                  "how far a layer's sparsity may lie from the target (default: the paper's for rmi, else 0.15)");
+  sub->add_option("--calibration-sequences", a->calibration_sequences, "sequences to calibrate on")
+      ->capture_default_str();
+  sub->add_option("--calibration-context", a->calibration_context, "tokens per calibration sequence")
+      ->capture_default_str();
+  sub->add_option("--hold-out", a->hold_out,
+                  "share of the token file, its end, kept from training; the report gives the perplexity on it")
+      ->capture_default_str();
+  sub->add_option("--skip", a->skip, "regular expression: layers to leave alone (model.layers.0.mlp.down_proj)");
+  sub->add_option("--dtype", a->dtype, "type of the weights written (default: the model's)")
+      ->check(CLI::IsMember({"f32", "bf16"}));
+  sub->add_flag("--resume", a->resume, "continue a run that was stopped or killed");
+  add_token_bits(*sub, a->token_bits);
+  add_common(*sub, a->common);
+  sub->callback([a] {
+    check(*a);
+    catch_interrupts();
+    if (a->choice.plain_adapter()) {
+      run_adapt<losa::Lora>(*a);
+    } else {
+      run_adapt<losa::MaskedLora>(*a);
+    }
+  });
+}
+
+}  // namespace tool

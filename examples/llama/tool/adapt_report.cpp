@@ -1,0 +1,97 @@
+#include "adapt_report.hpp"
+
+#include <cstdio>
+#include <losa/version.hpp>
+
+namespace tool {
+
+using Json = nlohmann::ordered_json;
+
+nlohmann::ordered_json report_json(const std::vector<ReportLayer>& layers, std::size_t blocks,
+                                   const losa::AdaptReport& report) {
+  Json json;
+  json["losa"] = LOSA_VERSION_STRING;
+  std::size_t weights = 0;
+  std::size_t zeros = 0;
+  for (const ReportLayer& layer : layers) {
+    weights += layer.out * layer.in;
+    zeros += layer.zeros;
+  }
+  json["weights"] = weights;
+  json["zeros"] = zeros;
+  json["sparsity"] = static_cast<double>(zeros) / static_cast<double>(weights);
+  json["trainable_parameters"] = report.trainable_parameters;
+
+  Json listed = Json::array();
+  for (const ReportLayer& layer : layers)
+    listed.push_back({{"name", layer.name},
+                      {"block", layer.block},
+                      {"out", layer.out},
+                      {"in", layer.in},
+                      {"zeros", layer.zeros},
+                      {"sparsity", static_cast<double>(layer.zeros) / static_cast<double>(layer.out * layer.in)},
+                      {"rank", layer.rank}});
+  json["layers"] = std::move(listed);
+
+  Json steps = Json::array();
+  for (std::size_t t = 0; t < report.steps.size(); ++t) {
+    const losa::AdaptStep& step = report.steps[t];
+    std::vector<std::size_t> block_zeros(blocks), block_weights(blocks);
+    std::vector<double> block_rank(blocks), block_layers(blocks);
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      block_zeros[layers[l].block] += static_cast<std::size_t>(step.zeros[l]);
+      block_weights[layers[l].block] += layers[l].out * layers[l].in;
+      block_rank[layers[l].block] += step.rank.empty() ? 0.0 : static_cast<double>(step.rank[l]);
+      block_layers[layers[l].block] += 1;
+    }
+    Json listed_blocks = Json::array();
+    for (std::size_t b = 0; b < blocks; ++b) {
+      const bool adapted = block_weights[b] != 0;
+      Json block{
+          {"sparsity", adapted ? static_cast<double>(block_zeros[b]) / static_cast<double>(block_weights[b]) : 0},
+          {"error", step.error[b]},
+          {"rank", adapted ? block_rank[b] / block_layers[b] : 0}};
+      if (!step.importance.empty()) block["importance"] = step.importance[b];
+      listed_blocks.push_back(std::move(block));
+    }
+    Json rmi = Json::array();
+    for (std::size_t i = 0; !step.rmi.empty() && i < blocks; ++i)
+      rmi.push_back(std::vector<double>(step.rmi.begin() + static_cast<std::ptrdiff_t>(i * blocks),
+                                        step.rmi.begin() + static_cast<std::ptrdiff_t>((i + 1) * blocks)));
+    steps.push_back({{"step", t + 1},
+                     {"target", step.target},
+                     {"blocks", std::move(listed_blocks)},
+                     {"zeros", step.zeros},
+                     {"rank", step.rank},
+                     {"rmi", std::move(rmi)}});
+  }
+  json["steps"] = std::move(steps);
+  json["loss"] = report.loss;
+  return json;
+}
+
+std::vector<std::string> summary(const nlohmann::ordered_json& report) {
+  std::vector<std::string> lines;
+  char text[160];
+  const auto zeros = report.at("zeros").get<std::size_t>();
+  const auto weights = report.at("weights").get<std::size_t>();
+  std::snprintf(text, sizeof text, "zeros        %zu of %zu block weights (%.4f %%)", zeros, weights,
+                100.0 * static_cast<double>(zeros) / static_cast<double>(weights));
+  lines.emplace_back(text);
+  const auto& loss = report.at("loss");
+  if (!loss.empty()) {
+    std::snprintf(text, sizeof text, "trained      %zu steps, %zu parameters, loss %.3f → %.3f", loss.size(),
+                  report.at("trainable_parameters").get<std::size_t>(), loss.front().get<double>(),
+                  loss.back().get<double>());
+    lines.emplace_back(text);
+  }
+  if (report.contains("hold_out")) {
+    std::snprintf(text, sizeof text, "held out     perplexity %.3f on %zu tokens",
+                  report.at("hold_out").at("perplexity").get<double>(),
+                  report.at("hold_out").at("tokens").get<std::size_t>());
+    lines.emplace_back(text);
+  }
+  return lines;
+}
+
+}  // namespace tool

@@ -1,0 +1,197 @@
+// losa-llama bench: tokens per second of prefill and decode, dense against sparse in one run, and bytes of weights.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <losa/core/random.hpp>
+#include <losa/gemm.hpp>
+#include <numeric>
+
+#include "../blas.hpp"
+#include "../model.hpp"
+#include "common.hpp"
+
+namespace tool {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct BenchArguments {
+  Common common;
+  std::string model, layer;
+  std::size_t prefill = 256;
+  std::size_t decode = 64;
+  std::size_t repeats = 7;
+  double sparsity = 0.7;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+template <class F>
+double seconds_of(F&& f) {
+  const auto start = Clock::now();
+  f();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Dense and sparse in turn, so that both meet the same machine; medians.
+template <class F>
+std::pair<double, double> in_turn(std::size_t repeats, F&& run) {
+  std::vector<double> dense, sparse;
+  run(0);
+  run(1);
+  for (std::size_t i = 0; i < repeats; ++i) {
+    dense.push_back(seconds_of([&] { run(0); }));
+    sparse.push_back(seconds_of([&] { run(1); }));
+  }
+  return {median(dense), median(sparse)};
+}
+
+nlohmann::ordered_json row(double dense, double sparse, double tokens) {
+  return {{"dense_tokens_per_second", tokens / dense},
+          {"sparse_tokens_per_second", tokens / sparse},
+          {"speedup", dense / sparse}};
+}
+
+void bench_model(const BenchArguments& a, losa::ThreadPool& pool) {
+  const llama::Model models[2] = {llama::Model::load(a.model, {.weights = llama::Weights::dense}, pool),
+                                  llama::Model::load(a.model, {.weights = llama::Weights::sparse}, pool)};
+  const llama::Config& config = models[0].config();
+  const std::size_t prefill = std::min(a.prefill, config.positions);
+  const std::size_t decode = std::min(a.decode, config.positions);
+  const losa::Random random{.seed = a.common.seed, .stream = 1};
+  std::vector<llama::Token> tokens(std::max(prefill, decode));
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    tokens[i] = static_cast<llama::Token>(random.below(config.vocabulary, i));
+
+  llama::Matrix hidden;
+  const auto [dense_prefill, sparse_prefill] =
+      in_turn(a.repeats, [&](int which) { models[which].forward(std::span(tokens).first(prefill), prefill, hidden); });
+  const auto [dense_decode, sparse_decode] = in_turn(a.repeats, [&](int which) {
+    llama::KvCache cache(config, decode);
+    llama::Matrix logits(1, config.vocabulary);
+    for (std::size_t i = 0; i < decode; ++i) {
+      models[which].decode(std::span(tokens).subspan(i, 1), cache, hidden);
+      models[which].head(hidden.view(), logits.view());
+    }
+  });
+
+  const double sparsity =
+      static_cast<double>(models[0].linear_zeros()) / static_cast<double>(models[0].linear_weights());
+  nlohmann::ordered_json json{{"model", a.model},
+                              {"sparsity", sparsity},
+                              {"threads", a.common.threads},
+                              {"backend", std::string(losa::backend_name())},
+                              {"dense_bytes", models[0].bytes()},
+                              {"sparse_bytes", models[1].bytes()},
+                              {"prefill", row(dense_prefill, sparse_prefill, static_cast<double>(prefill))},
+                              {"decode", row(dense_decode, sparse_decode, static_cast<double>(decode))}};
+  write_json(a.common, json);
+  char text[160];
+  std::snprintf(text, sizeof text, "block weights %.2f %% zeros, %zu threads", 100 * sparsity, a.common.threads);
+  say(a.common, text);
+  std::snprintf(text, sizeof text, "weights held   dense %11zu bytes   sparse %11zu bytes   %.2fx", models[0].bytes(),
+                models[1].bytes(), static_cast<double>(models[0].bytes()) / static_cast<double>(models[1].bytes()));
+  say(a.common, text);
+  for (const char* phase : {"prefill", "decode"}) {
+    const auto& r = json[phase];
+    std::snprintf(text, sizeof text, "%-8s       dense %11.1f tok/s   sparse %11.1f tok/s   %.2fx", phase,
+                  r["dense_tokens_per_second"].get<double>(), r["sparse_tokens_per_second"].get<double>(),
+                  r["speedup"].get<double>());
+    say(a.common, text);
+  }
+}
+
+/// One linear layer on its own, with copies enough that its weights come from memory and not from the cache.
+void bench_layer(const BenchArguments& a, losa::ThreadPool& pool) {
+  unsigned long out = 0, in = 0;
+  int used = 0;
+  if (std::sscanf(a.layer.c_str(), "%lux%lu%n", &out, &in, &used) != 2 ||
+      static_cast<std::size_t>(used) != a.layer.size() || out == 0 || in == 0)
+    usage_error("--layer: expected OUTxIN such as 4096x4096, got ", a.layer);
+  constexpr std::size_t cold_bytes = std::size_t{768} << 20;  // more than any last-level cache we have met
+  const std::size_t copies = std::max<std::size_t>(2, cold_bytes / (out * in * sizeof(float)));
+  const losa::Random random{.seed = a.common.seed, .stream = 2};
+  std::vector<llama::Matrix> dense;
+  std::vector<losa::PackedMatrix<float>> sparse;
+  losa::Mask mask(out, in);
+  for (std::size_t r = 0; r < out; ++r)
+    for (std::size_t c = 0; c < in; ++c) mask.set(r, c, random.uniform(r * in + c) >= a.sparsity);
+  for (std::size_t i = 0; i < copies; ++i) {
+    dense.emplace_back(out, in);
+    for (std::size_t k = 0; k < out * in; ++k)
+      dense.back().view().data[k] = static_cast<float>((k * 2654435761u >> 8) % 1000) * 1e-3f - 0.5f;
+    sparse.push_back(losa::pack(dense.back().view(), mask, pool));
+  }
+  llama::Matrix x(1, in), y(1, out);
+  for (std::size_t c = 0; c < in; ++c) x.view()(0, c) = static_cast<float>(c % 7) - 3.0f;
+  std::size_t next = 0;
+  const auto [dense_time, sparse_time] = in_turn(a.repeats * 3, [&](int which) {
+    const std::size_t i = next++ / 2 % copies;
+    if (which == 0) {
+      llama::multiply(x.view(), dense[i].view(), y.view(), pool);
+    } else {
+      losa::spmm(sparse[i], x.view(), y.view(), pool);
+    }
+  });
+  const std::size_t dense_bytes = out * in * sizeof(float);
+  nlohmann::ordered_json json{
+      {"layer", a.layer},
+      {"sparsity", mask.sparsity()},
+      {"threads", a.common.threads},
+      {"backend", std::string(losa::backend_name())},
+      {"dense_bytes", dense_bytes},
+      {"sparse_bytes", sparse[0].bytes()},
+      {"dense_microseconds", 1e6 * dense_time},
+      {"sparse_microseconds", 1e6 * sparse_time},
+      {"dense_gigabytes_per_second", 1e-9 * static_cast<double>(dense_bytes) / dense_time},
+      {"sparse_gigabytes_per_second", 1e-9 * static_cast<double>(sparse[0].bytes()) / sparse_time},
+      {"speedup", dense_time / sparse_time}};
+  write_json(a.common, json);
+  char text[192];
+  std::snprintf(text, sizeof text,
+                "layer %s at %.1f %%, one token, cold: dense %.0f µs (%.1f GB/s), sparse %.0f µs (%.1f GB/s), %.2fx",
+                a.layer.c_str(), 100 * mask.sparsity(), 1e6 * dense_time,
+                json["dense_gigabytes_per_second"].get<double>(), 1e6 * sparse_time,
+                json["sparse_gigabytes_per_second"].get<double>(), dense_time / sparse_time);
+  say(a.common, text);
+}
+
+void run_bench(const BenchArguments& a) {
+  if (a.model.empty() == a.layer.empty()) usage_error("give either --model or --layer");
+  if (!(a.sparsity >= 0 && a.sparsity < 1)) usage_error("--sparsity must be in [0, 1), got ", a.sparsity);
+  if (a.prefill == 0 || a.decode == 0 || a.repeats == 0)
+    usage_error("--prefill, --decode and --repeats must be at least 1");
+  losa::ThreadPool pool(a.common.threads);
+  if (a.layer.empty()) {
+    bench_model(a, pool);
+  } else {
+    bench_layer(a, pool);
+  }
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  auto a = std::make_shared<BenchArguments>();
+  CLI::App* sub =
+      app.add_subcommand("bench", "Tokens per second, dense against sparse in one run, and bytes of weights");
+  sub->footer(
+      "Examples:\n"
+      "  losa-llama bench --model tiny-70\n"
+      "  losa-llama bench --layer 4096x4096 --sparsity 0.7\n"
+      "A model that fits into the cache gains little; weights that come from memory gain most.");
+  sub->add_option("--model", a->model, "a merged or compressed model: held dense and sparse in turn");
+  sub->add_option("--layer", a->layer, "OUTxIN: one cold linear layer instead of a model");
+  sub->add_option("--sparsity", a->sparsity, "of the layer")->capture_default_str();
+  sub->add_option("--prefill", a->prefill, "tokens of the prefill")->capture_default_str();
+  sub->add_option("--decode", a->decode, "tokens decoded one by one")->capture_default_str();
+  sub->add_option("--repeats", a->repeats, "repeats; medians are reported")->capture_default_str();
+  add_common(*sub, a->common);
+  sub->callback([a] { run_bench(*a); });
+}
+
+}  // namespace tool

@@ -1,0 +1,84 @@
+// losa-llama eval: perplexity of a model on a token file.
+
+#include <cstdio>
+
+#include "../evaluate.hpp"
+#include "../model.hpp"
+#include "../tokens.hpp"
+#include "common.hpp"
+#include "progress_bar.hpp"
+
+namespace tool {
+namespace {
+
+struct EvalArguments {
+  Common common;
+  std::string model, tokens;
+  std::string sequences = "32";
+  std::string weights = "auto";
+  std::size_t token_bits = 0;
+  std::size_t context = 512;
+};
+
+std::size_t sequence_count(const std::string& text) {
+  if (text == "all") return 0;
+  std::size_t used = 0;
+  unsigned long value = 0;
+  try {
+    value = std::stoul(text, &used);
+  } catch (const std::exception&) {
+  }
+  if (used != text.size() || value == 0 || text[0] == '-')
+    usage_error("--sequences: expected a positive number or all, got ", text);
+  return value;
+}
+
+void run_eval(const EvalArguments& a) {
+  const std::size_t sequences = sequence_count(a.sequences);
+  losa::ThreadPool pool(a.common.threads);
+  const llama::Config config = llama::read_config(a.model);
+  const std::vector<llama::Token> tokens = llama::read_tokens(a.tokens, config.vocabulary, a.token_bits);
+  const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
+  ProgressBar bar;
+  const llama::Evaluation result = llama::evaluate(model, tokens, {.context = a.context, .sequences = sequences},
+                                                   [&](const losa::ProgressEvent& event) {
+                                                     bar.show(event);
+                                                     return !interrupted();
+                                                   });
+  bar.finish();
+  if (interrupted()) losa::detail::raise<losa::Error>("stopped");
+  write_json(a.common, {{"perplexity", result.perplexity},
+                        {"mean_nll", result.mean_nll},
+                        {"tokens", result.tokens},
+                        {"sequences", result.sequences},
+                        {"context", a.context}});
+  char text[128];
+  std::snprintf(text, sizeof text, "perplexity %.4f   mean nll %.5f   tokens %zu (%zu sequences of %zu)",
+                result.perplexity, result.mean_nll, result.tokens, result.sequences, a.context);
+  say(a.common, text);
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  auto a = std::make_shared<EvalArguments>();
+  CLI::App* sub = app.add_subcommand("eval", "Perplexity of a model on a token file");
+  sub->footer(
+      "Perplexity is exp of the mean negative log likelihood over the context − 1 predicted tokens of consecutive,\n"
+      "non-overlapping sequences from the first token on.\n"
+      "Example:\n"
+      "  losa-llama eval --model tiny-70 --tokens examples/data/tiny/test.txt --context 256 --sequences all");
+  sub->add_option("--model", a->model, "Hugging Face directory: dense, merged or compressed")->required();
+  sub->add_option("--tokens", a->tokens, "token file (raw text for a byte-level model)")->required();
+  sub->add_option("--context", a->context, "tokens per sequence")->capture_default_str();
+  sub->add_option("--sequences", a->sequences, "how many sequences, or all")->capture_default_str();
+  add_weights(*sub, a->weights);
+  add_token_bits(*sub, a->token_bits);
+  add_common(*sub, a->common);
+  sub->callback([a] {
+    catch_interrupts();
+    run_eval(*a);
+  });
+}
+
+}  // namespace tool

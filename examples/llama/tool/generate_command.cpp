@@ -1,0 +1,94 @@
+// losa-llama generate: text from a model.
+
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+
+#include "../generate.hpp"
+#include "../model.hpp"
+#include "../tokens.hpp"
+#include "common.hpp"
+
+namespace tool {
+namespace {
+
+struct GenerateArguments {
+  Common common;
+  std::string model, prompt, prompt_tokens;
+  std::string weights = "auto";
+  std::size_t token_bits = 0;
+  std::size_t tokens = 100;
+  double temperature = 0;
+  std::size_t top_k = 0;
+};
+
+void run_generate(const GenerateArguments& a) {
+  if (a.prompt.empty() == a.prompt_tokens.empty()) usage_error("give either --prompt or --prompt-tokens");
+  if (!(a.temperature >= 0)) usage_error("--temperature must be at least 0, got ", a.temperature);
+  losa::ThreadPool pool(a.common.threads);
+  const llama::Config config = llama::read_config(a.model);
+  const bool bytes = config.vocabulary <= 256;
+  std::vector<llama::Token> prompt;
+  if (!a.prompt_tokens.empty()) {
+    prompt = llama::read_tokens(a.prompt_tokens, config.vocabulary, a.token_bits);
+  } else {
+    if (!bytes)
+      usage_error("--prompt takes text for byte-level models only; this one has ", config.vocabulary,
+                  " tokens: give --prompt-tokens FILE");
+    for (char c : a.prompt) prompt.push_back(static_cast<unsigned char>(c));
+  }
+  const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
+
+  const bool echo = !a.common.json_on_stdout();
+  if (echo && !a.prompt.empty()) std::fputs(a.prompt.c_str(), stdout);
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<llama::Token> out = llama::generate(
+      model, prompt, {.tokens = a.tokens, .temperature = a.temperature, .top_k = a.top_k, .seed = a.common.seed},
+      [&](llama::Token token) {
+        if (echo) {
+          if (bytes) {
+            std::fputc(static_cast<int>(token), stdout);
+          } else {
+            std::printf("%u ", token);
+          }
+          std::fflush(stdout);
+        }
+        return !interrupted();
+      });
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (echo) say(a.common, "");
+  nlohmann::ordered_json json{{"prompt_tokens", prompt}, {"tokens", out}, {"seconds", seconds}};
+  if (bytes) {
+    std::string text;
+    for (llama::Token token : out) text.push_back(static_cast<char>(token));
+    // Bytes that are no UTF-8 (a byte-level model may stop inside a character) are replaced.
+    json["text"] =
+        nlohmann::json::parse(nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  }
+  write_json(a.common, json);
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app) {
+  auto a = std::make_shared<GenerateArguments>();
+  CLI::App* sub = app.add_subcommand("generate", "Text from a model, greedy or drawn at a temperature");
+  sub->footer(
+      "Example:\n"
+      "  losa-llama generate --model tiny-70 --prompt 'She had been ' --tokens 200 --temperature 0.7 --seed 1");
+  sub->add_option("--model", a->model, "Hugging Face directory: dense, merged or compressed")->required();
+  sub->add_option("--prompt", a->prompt, "text to continue (byte-level models)");
+  sub->add_option("--prompt-tokens", a->prompt_tokens, "token file to continue");
+  sub->add_option("--tokens", a->tokens, "tokens to generate")->capture_default_str();
+  sub->add_option("--temperature", a->temperature, "0 is greedy")->capture_default_str();
+  sub->add_option("--top-k", a->top_k, "draw from the k most likely tokens only; 0 is all")->capture_default_str();
+  add_weights(*sub, a->weights);
+  add_token_bits(*sub, a->token_bits);
+  add_common(*sub, a->common);
+  sub->callback([a] {
+    catch_interrupts();
+    run_generate(*a);
+  });
+}
+
+}  // namespace tool

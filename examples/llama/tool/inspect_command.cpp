@@ -1,0 +1,84 @@
+// losa-llama inspect: the layers of a model, their shapes, sparsity and ranks.
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "../model.hpp"
+#include "common.hpp"
+
+namespace tool {
+namespace {
+
+struct InspectArguments {
+  Common common;
+  std::string model;
+};
+
+/// Ranks by layer name from the report.json of an adapted model; empty where there is none.
+std::map<std::string, std::size_t> ranks_of(const std::string& directory) {
+  std::map<std::string, std::size_t> ranks;
+  std::ifstream file(std::filesystem::path(directory) / "report.json");
+  if (!file) return ranks;
+  const auto report = nlohmann::json::parse(file, nullptr, false);
+  if (!report.is_object() || !report.contains("layers") || !report["layers"].is_array()) return ranks;
+  for (const auto& layer : report["layers"])
+    if (layer.is_object() && layer.contains("name") && layer["name"].is_string() && layer.contains("rank") &&
+        layer["rank"].is_number_unsigned())
+      ranks[layer["name"].get<std::string>()] = layer["rank"].get<std::size_t>();
+  return ranks;
+}
+
+void run_inspect(const InspectArguments& a) {
+  losa::ThreadPool pool(a.common.threads);
+  const std::vector<llama::LinearSummary> tensors = llama::inspect(a.model, pool);
+  const auto ranks = ranks_of(a.model);
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  std::size_t weights = 0;
+  std::size_t zeros = 0;
+  say(a.common, "layer                                          shape          type   sparsity  rank");
+  for (const llama::LinearSummary& tensor : tensors) {
+    const std::size_t size = tensor.out * tensor.in;
+    weights += size;
+    zeros += tensor.zeros;
+    const double sparsity = size == 0 ? 0 : static_cast<double>(tensor.zeros) / static_cast<double>(size);
+    const auto rank = ranks.find(tensor.name);
+    const std::string shape = std::to_string(tensor.out) + " × " + std::to_string(tensor.in);
+    char text[256];
+    std::snprintf(text, sizeof text, "%-46s %-15s %-6s %8.4f  %s%s", tensor.name.c_str(), shape.c_str(),
+                  tensor.dtype.c_str(), sparsity, rank == ranks.end() ? "-" : std::to_string(rank->second).c_str(),
+                  tensor.compressed ? "  compressed" : "");
+    say(a.common, text);
+    nlohmann::ordered_json entry{{"name", tensor.name},
+                                 {"out", tensor.out},
+                                 {"in", tensor.in},
+                                 {"dtype", tensor.dtype},
+                                 {"zeros", tensor.zeros},
+                                 {"sparsity", sparsity},
+                                 {"compressed", tensor.compressed}};
+    if (rank != ranks.end()) entry["rank"] = rank->second;
+    json.push_back(std::move(entry));
+  }
+  char text[128];
+  std::snprintf(text, sizeof text, "all: %zu weights, %zu zeros, sparsity %.6f", weights, zeros,
+                weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights));
+  say(a.common, text);
+  write_json(a.common, {{"layers", std::move(json)},
+                        {"weights", weights},
+                        {"zeros", zeros},
+                        {"sparsity", weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights)}});
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+  auto a = std::make_shared<InspectArguments>();
+  CLI::App* sub = app.add_subcommand("inspect", "Layers of a model: shapes, types, sparsity, ranks");
+  sub->footer("Example:\n  losa-llama inspect --model tiny-70 --json layers.json");
+  sub->add_option("--model", a->model, "Hugging Face directory: dense, merged or compressed")->required();
+  add_common(*sub, a->common);
+  sub->callback([a] { run_inspect(*a); });
+}
+
+}  // namespace tool
