@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -170,8 +171,7 @@ PackedMatrix<T> read_compressed(const CompressedWeight& weight, bool check_finit
   auto packed = PackedMatrix<T>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes, values.bytes);
   if (check_finite)
     for (std::size_t i = 0; i < weight.kept; ++i)
-      if (!detail::is_finite(static_cast<float>(widen(packed.values()[i]))))
-        detail::raise_tensor(values, "NaN or Inf at [", i, "]");
+      if (!std::isfinite(widen(packed.values()[i]))) detail::raise_tensor(values, "NaN or Inf at [", i, "]");
   return packed;
 }
 template <Storage T, TensorSource S>

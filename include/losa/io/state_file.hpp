@@ -271,9 +271,14 @@ class StateReader {
     }
     if (entry("losa.checksum") != detail::state_checksum(hash, saved))
       detail::raise<FileError>(file_.path(), ": saved state is damaged: its checksum does not match");
-    if (saved != fingerprint)
-      detail::raise<FileError>(file_.path(), ": saved state belongs to ", detail::quote_name(saved), ", not to ",
-                               detail::quote_name(fingerprint));
+    if (saved != fingerprint) {
+      // Of two long texts, the parts around the first difference.
+      const std::size_t same = static_cast<std::size_t>(std::ranges::mismatch(saved, fingerprint).in1 - saved.begin());
+      const std::size_t start = same > 60 ? same - 60 : 0;
+      detail::raise<FileError>(file_.path(), ": saved state belongs to ",
+                               detail::quote_name(std::string_view(saved).substr(start)), ", not to ",
+                               detail::quote_name(fingerprint.substr(start)));
+    }
   }
 
   /// Loads `value`. Throws FileError if the state has no such name or holds another type or size.

@@ -1,0 +1,37 @@
+// Arbitrary bytes as a safetensors file, as a shard index and as a saved adapter: refused with a FileError, or every
+// tensor can be read.
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <losa/io/adapter_file.hpp>
+#include <losa/io/safetensors_file.hpp>
+#include <losa/io/sharded_checkpoint.hpp>
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const auto bytes = std::as_bytes(std::span(data, size));
+  try {
+    const auto file = losa::io::SafetensorsFile::from_memory(bytes, "fuzz");
+    for (const losa::io::Tensor& tensor : file.tensors()) {
+      if (&file.at(tensor.name) != &tensor) __builtin_trap();
+      std::vector<float> row(tensor.rows() == 0 ? 0 : tensor.elements() / tensor.rows());
+      try {
+        for (std::size_t r = 0; r < tensor.rows() && !row.empty(); ++r)
+          read_f32(tensor, losa::view(row.data(), 1, row.size()), {.first_row = r});
+      } catch (const losa::FileError&) {
+      }
+    }
+    try {
+      losa::io::load_adapter(file);
+    } catch (const losa::FileError&) {
+    }
+  } catch (const losa::FileError&) {
+  }
+  try {
+    losa::detail::parse_shard_index({reinterpret_cast<const char*>(data), size}, "fuzz");
+  } catch (const losa::FileError&) {
+  }
+  return 0;
+}
