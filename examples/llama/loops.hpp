@@ -20,11 +20,16 @@ void for_row_tiles(std::size_t rows, std::size_t cols, losa::ExecutorRef executo
   executor.parallel_for((rows + tile - 1) / tile, [&](std::size_t i) { f(i * tile, std::min(rows, (i + 1) * tile)); });
 }
 
-/// e^x without branches, so that loops over it become SIMD code; error below 2 units in the last place for
-/// −87 ≤ x ≤ 88, arguments outside count as those bounds, NaN stays NaN. Range reduction and polynomial: Cephes' expf.
-inline float exponential(float x) noexcept {
-  x = x < -87.0f ? -87.0f : x;
-  x = x > 88.0f ? 88.0f : x;
+/// e^x without branches, so that loops over it become SIMD code; error below 2 units in the last place for |x| ≤ 87,
+/// other arguments count as ±87, NaN and infinities give NaN. Range reduction and polynomial: Cephes' expf.
+inline float exponential(float argument) noexcept {
+  // Clamped as an integer: g++ splits a loop's body at comparisons of floats and computes every part for every element,
+  // and a division by the constant e^87 then makes subnormal numbers, at 12 ns each.
+  const auto bits = std::bit_cast<std::uint32_t>(argument);
+  const auto magnitude = static_cast<std::int32_t>(bits & 0x7fffffffu);
+  constexpr auto bound = std::bit_cast<std::int32_t>(87.0f);
+  const float x =
+      std::bit_cast<float>(static_cast<std::uint32_t>(magnitude < bound ? magnitude : bound) | (bits & 0x80000000u));
   constexpr float shift = 12582912.0f;  // 1.5·2²³: adding it leaves the nearest integer in the low bits
   const float shifted = x * 1.44269504088896341f + shift;
   const float n = shifted - shift;
@@ -38,7 +43,7 @@ inline float exponential(float x) noexcept {
   p = p * r * r + r + 1.0f;
   const std::uint32_t power = (std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(shift) + 127u)
                               << 23;
-  return p * std::bit_cast<float>(power);
+  return p * std::bit_cast<float>(power) + (argument - argument);
 }
 
 namespace detail {
