@@ -1,108 +1,230 @@
-// y = x · (M ⊙ W)ᵀ, dense (Eigen, one thread) against sparse (losa::spmm, one thread), in one run. Weights are cold:
-// the benchmark walks through copies that together exceed the last-level cache, as a model's layers do when tokens are
-// decoded. Time is per product; `weights` is the bytes of weights that a product reads.
+// Sparse products against dense ones, 4096 × 4096, weights cold (copies larger than the caches take turns).
 //
-//   build/release/bench/losa_gemm_bench --benchmark_filter=4096
+//   losa_gemm_bench --benchmark_filter='T:64'            time of one product; GB/s of weights read; GFLOP/s
+//   LOSA_ISA=portable losa_gemm_bench                    another backend
+//
+// `GFLOP/s` counts 2 · kept · tokens (2 · out · in · tokens for the dense products), `GB/s` the bytes of weights once.
+// Everything runs on one thread unless `threads` says otherwise; compare ratios within one run, not between runs.
 
 #include <benchmark/benchmark.h>
+
+#if defined(EIGEN_USE_BLAS)
+#define LOSA_BENCH_BLAS 1
+#undef EIGEN_USE_BLAS  // Eigen's own kernels stand beside those of the BLAS
+#endif
+
 #include <Eigen/Core>
-#include <algorithm>
 #include <cstddef>
-#include <cstdint>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include <losa/core/random.hpp>
+#include <losa/core/thread_pool.hpp>
 #include <losa/gemm.hpp>
 
-// OpenBLAS's, absent from others.
-extern "C" void openblas_set_num_threads(int) __attribute__((weak));
+#if defined(LOSA_BENCH_BLAS)
+extern "C" {
+void sgemm_(const char* transa, const char* transb, const int* m, const int* n, const int* k, const float* alpha,
+            const float* a, const int* lda, const float* b, const int* ldb, const float* beta, float* c,
+            const int* ldc);
+void openblas_set_num_threads(int threads) __attribute__((weak));
+}
+#endif
 
 namespace {
 
-// Twice the last-level cache, or 1 GiB where a virtual machine reports that of its whole host.
-std::size_t cold_bytes() {
-  std::size_t largest = 0;
-  for (const auto& cache : benchmark::CPUInfo::Get().caches)
-    largest = std::max(largest, static_cast<std::size_t>(cache.size));
-  return std::clamp(2 * largest, std::size_t{64} << 20, std::size_t{1} << 30);
-}
+constexpr std::size_t size = 4096;
+constexpr std::size_t cold_bytes = std::size_t{400} << 20;
 
-struct Shape {
-  std::size_t out, in, tokens;
-};
-Shape shape_of(const benchmark::State& state) {
-  return {static_cast<std::size_t>(state.range(0)), static_cast<std::size_t>(state.range(1)),
-          static_cast<std::size_t>(state.range(2))};
-}
+using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 std::vector<float> numbers(std::size_t n, std::uint64_t stream) {
-  const losa::Random random{.seed = 1, .stream = stream};
-  std::vector<float> values(n);
-  for (std::size_t i = 0; i < n; ++i) values[i] = static_cast<float>(random.uniform(i) - 0.5);
-  return values;
+  std::vector<float> v(n);
+  // Cheap and good enough for a benchmark: a linear congruence started by the stream.
+  std::uint32_t state = static_cast<std::uint32_t>(stream) * 2654435761u + 12345u;
+  for (float& x : v) {
+    state = state * 1664525u + 1013904223u;
+    x = static_cast<float>(state >> 8) * 0x1p-23f - 1.0f;
+  }
+  return v;
 }
 
-// Copies of something that holds `bytes`, enough of them to be cold each time one comes round again.
-std::size_t copies(std::size_t bytes) { return cold_bytes() / bytes + 2; }
-
-void report(benchmark::State& state, const Shape& s, std::size_t weight_bytes) {
-  state.counters["weights"] = static_cast<double>(weight_bytes);
-  state.counters["tokens/s"] =
-      benchmark::Counter(static_cast<double>(s.tokens), benchmark::Counter::kIsIterationInvariantRate);
+losa::Mask random_mask(double sparsity) {
+  losa::Mask mask(size, size);
+  std::uint64_t i = 0;
+  for (std::size_t r = 0; r < size; ++r)
+    for (std::size_t c = 0; c < size; ++c) mask.set(r, c, losa::Random{.seed = 1}.uniform(i++) >= sparsity);
+  return mask;
 }
 
-void dense(benchmark::State& state) {
-  using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const Shape s = shape_of(state);
-  const auto rows = static_cast<Eigen::Index>(s.out), cols = static_cast<Eigen::Index>(s.in),
-             tokens = static_cast<Eigen::Index>(s.tokens);
-  const std::vector<float> weight = numbers(s.out * s.in, 0), x = numbers(s.tokens * s.in, 1);
-  const std::size_t bytes = weight.size() * sizeof(float);
-  const std::vector<Matrix> weights(copies(bytes), Eigen::Map<const Matrix>(weight.data(), rows, cols));
-  const Eigen::Map<const Matrix> xs(x.data(), tokens, cols);
-  Matrix y(tokens, rows);
+/// Copies of one packed matrix that together exceed the caches; made once per type and sparsity.
+template <class T>
+std::vector<losa::PackedMatrix<T>>& cold(int percent) {
+  static int made_for = -1;
+  static std::vector<losa::PackedMatrix<T>> copies;
+  if (made_for != percent) {
+    copies.clear();
+    const std::vector<float> weight = numbers(size * size, 1);
+    auto first = losa::pack_as<T>(losa::view(weight.data(), size, size), random_mask(percent / 100.0));
+    const std::size_t n = cold_bytes / first.bytes() + 1;
+    copies.push_back(std::move(first));
+    while (copies.size() < n) copies.push_back(copies.front());
+    made_for = percent;
+  }
+  return copies;
+}
+
+std::vector<std::vector<float>>& cold_dense() {
+  static std::vector<std::vector<float>> copies(cold_bytes / (size * size * sizeof(float)) + 1,
+                                                numbers(size * size, 1));
+  return copies;
+}
+
+void count(benchmark::State& state, double weights, double bytes, double tokens) {
+  const auto runs = static_cast<double>(state.iterations());
+  state.counters["GFLOP/s"] = benchmark::Counter(2e-9 * weights * tokens * runs, benchmark::Counter::kIsRate);
+  state.counters["GB/s"] = benchmark::Counter(1e-9 * bytes * runs, benchmark::Counter::kIsRate);
+}
+
+template <class T>
+void spmm(benchmark::State& state) {
+  auto& weights = cold<T>(static_cast<int>(state.range(1)));
+  const auto tokens = static_cast<std::size_t>(state.range(0));
+  losa::ThreadPool pool(static_cast<std::size_t>(state.range(2)));
+  const std::vector<float> x = numbers(tokens * size, 2);
+  std::vector<float> y(tokens * size);
+  std::size_t i = 0;
+  for (auto _ : state) {
+    losa::spmm(weights[i++ % weights.size()], losa::view(x.data(), tokens, size), losa::view(y.data(), tokens, size),
+               pool);
+    benchmark::ClobberMemory();
+  }
+  count(state, static_cast<double>(weights[0].kept()), static_cast<double>(weights[0].bytes()),
+        static_cast<double>(tokens));
+  state.SetLabel(std::string(losa::backend_name()));
+}
+
+void spmm_transposed(benchmark::State& state) {
+  auto& weights = cold<float>(static_cast<int>(state.range(1)));
+  const auto tokens = static_cast<std::size_t>(state.range(0));
+  losa::ThreadPool pool(static_cast<std::size_t>(state.range(2)));
+  const std::vector<float> g = numbers(tokens * size, 2);
+  std::vector<float> dx(tokens * size);
+  std::size_t i = 0;
+  for (auto _ : state) {
+    losa::spmm_transposed(weights[i++ % weights.size()], losa::view(g.data(), tokens, size),
+                          losa::view(dx.data(), tokens, size), pool);
+    benchmark::ClobberMemory();
+  }
+  count(state, static_cast<double>(weights[0].kept()), static_cast<double>(weights[0].bytes()),
+        static_cast<double>(tokens));
+  state.SetLabel(std::string(losa::backend_name()));
+}
+
+void sddmm(benchmark::State& state) {
+  auto& weights = cold<float>(static_cast<int>(state.range(1)));
+  const auto tokens = static_cast<std::size_t>(state.range(0));
+  losa::ThreadPool pool(static_cast<std::size_t>(state.range(2)));
+  const std::vector<float> g = numbers(tokens * size, 2);
+  const std::vector<float> x = numbers(tokens * size, 3);
+  auto result = weights[0].like();
+  for (auto _ : state) {
+    losa::sddmm(losa::view(g.data(), tokens, size), losa::view(x.data(), tokens, size), result, pool);
+    benchmark::ClobberMemory();
+  }
+  count(state, static_cast<double>(result.kept()), static_cast<double>(result.bytes()), static_cast<double>(tokens));
+  state.SetLabel(std::string(losa::backend_name()));
+}
+
+/// W + σBA at the kept positions; T is the rank.
+void refresh(benchmark::State& state) {
+  auto& weights = cold<float>(static_cast<int>(state.range(1)));
+  const auto rank = static_cast<std::size_t>(state.range(0));
+  losa::ThreadPool pool(static_cast<std::size_t>(state.range(2)));
+  const std::vector<float> bt = numbers(rank * size, 2);
+  const std::vector<float> a = numbers(rank * size, 3);
+  auto result = weights[0].like();
+  std::size_t i = 0;
+  for (auto _ : state) {
+    losa::refresh_values(result, weights[i++ % weights.size()].values(), losa::view(bt.data(), rank, size),
+                         losa::view(a.data(), rank, size), 2.0f, pool);
+    benchmark::ClobberMemory();
+  }
+  count(state, static_cast<double>(result.kept()), static_cast<double>(result.bytes()), static_cast<double>(rank));
+  state.SetLabel(std::string(losa::backend_name()));
+}
+
+void dense_eigen(benchmark::State& state) {
+  auto& weights = cold_dense();
+  const auto tokens = static_cast<Eigen::Index>(state.range(0));
+  const Matrix x = Matrix::Random(tokens, size);
+  Matrix y(tokens, size);
+  std::size_t i = 0;
+  for (auto _ : state) {
+    const Eigen::Map<const Matrix> w(weights[i++ % weights.size()].data(), size, size);
+    if (tokens == 1) {
+      y.row(0).transpose().noalias() = w * x.row(0).transpose();
+    } else {
+      y.noalias() = x * w.transpose();
+    }
+    benchmark::ClobberMemory();
+  }
+  count(state, static_cast<double>(size * size), static_cast<double>(size * size * sizeof(float)),
+        static_cast<double>(tokens));
+}
+
+#if defined(LOSA_BENCH_BLAS)
+void dense_blas(benchmark::State& state) {
   if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
-  std::size_t next = 0;
+  auto& weights = cold_dense();
+  const auto tokens = static_cast<int>(state.range(0));
+  const int n = static_cast<int>(size);
+  const float one = 1;
+  const float zero = 0;
+  const std::vector<float> x = numbers(static_cast<std::size_t>(tokens) * size, 2);
+  std::vector<float> y(static_cast<std::size_t>(tokens) * size);
+  std::size_t i = 0;
   for (auto _ : state) {
-    y.noalias() = xs * weights[next].transpose();
-    benchmark::DoNotOptimize(y.data());
-    next = (next + 1) % weights.size();
+    // Row-major y (tokens, out) = x · Wᵀ is column-major (out, tokens) = W · xᵀ.
+    sgemm_("T", "N", &n, &tokens, &n, &one, weights[i++ % weights.size()].data(), &n, x.data(), &n, &zero, y.data(),
+           &n);
+    benchmark::ClobberMemory();
   }
-  report(state, s, bytes);
+  count(state, static_cast<double>(size * size), static_cast<double>(size * size * sizeof(float)),
+        static_cast<double>(tokens));
+}
+BENCHMARK(dense_blas)->ArgName("T")->Arg(1)->Arg(8)->Arg(64)->Arg(512)->Unit(benchmark::kMillisecond);
+#endif
+
+BENCHMARK(dense_eigen)->ArgName("T")->Arg(1)->Arg(8)->Arg(64)->Arg(512)->Unit(benchmark::kMillisecond);
+
+void shapes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"T", "sparsity", "threads"})->Unit(benchmark::kMillisecond);
+  for (int percent : {50, 70})
+    for (int tokens : {1, 2, 4, 8, 16, 32, 64, 512}) b->Args({tokens, percent, 1});
+  b->Args({1, 0, 1})->Args({512, 0, 1});
+}
+void training_shapes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"T", "sparsity", "threads"})->Unit(benchmark::kMillisecond);
+  for (int tokens : {8, 64, 512}) b->Args({tokens, 70, 1});
+}
+void threaded(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"T", "sparsity", "threads"})->Unit(benchmark::kMillisecond)->UseRealTime();
+  for (int tokens : {1, 8, 64, 512}) b->Args({tokens, 70, 2});
 }
 
-void sparse(benchmark::State& state) {
-  const Shape s = shape_of(state);
-  const std::vector<float> weight = numbers(s.out * s.in, 0), x = numbers(s.tokens * s.in, 1);
-  const double sparsity = static_cast<double>(state.range(3)) / 100;
-  const losa::Random random{.seed = 2};
-  losa::Mask mask(s.out, s.in);
-  for (std::size_t r = 0; r < s.out; ++r)
-    for (std::size_t c = 0; c < s.in; ++c) mask.set(r, c, random.uniform(r * s.in + c) >= sparsity);
-  const auto packed = losa::pack(losa::view(weight.data(), s.out, s.in), mask);
-  // A copy shares its structure with the original, so cold copies are packed one by one.
-  std::vector<losa::PackedMatrix<float>> weights;
-  for (std::size_t i = 0; i < copies(packed.bytes()); ++i)
-    weights.push_back(losa::pack(losa::view(weight.data(), s.out, s.in), mask));
-  std::vector<float> y(s.tokens * s.out);
-  std::size_t next = 0;
-  for (auto _ : state) {
-    losa::spmm(weights[next], losa::view(x.data(), s.tokens, s.in), losa::view(y.data(), s.tokens, s.out));
-    benchmark::DoNotOptimize(y.data());
-    next = (next + 1) % weights.size();
-  }
-  state.SetLabel(losa::backend_name().data());
-  report(state, s, packed.bytes());
-}
-
-void shapes(benchmark::internal::Benchmark* b, const std::vector<std::int64_t>& sparsities) {
-  b->ArgNames({"out", "in", "tokens", "zeros%"})->Unit(benchmark::kMicrosecond);
-  for (const std::int64_t size : {1024, 4096})
-    for (const std::int64_t tokens : {1, 16, 256})
-      for (const std::int64_t sparsity : sparsities) b->Args({size, size, tokens, sparsity});
-}
-
-BENCHMARK(dense)->Apply([](auto* b) { shapes(b, {0}); });
-BENCHMARK(sparse)->Apply([](auto* b) { shapes(b, {50, 70, 90}); });
+BENCHMARK(spmm<float>)->Apply(shapes);
+BENCHMARK(spmm<float>)->Apply(threaded);
+BENCHMARK(spmm<losa::bf16>)->Apply(training_shapes);
+BENCHMARK(spmm<losa::bf16>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70, 1})->Unit(benchmark::kMillisecond);
+BENCHMARK(spmm<losa::f16>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70, 1})->Unit(benchmark::kMillisecond);
+BENCHMARK(spmm_transposed)->Apply(training_shapes);
+BENCHMARK(sddmm)->Apply(training_shapes);
+BENCHMARK(refresh)
+    ->ArgNames({"rank", "sparsity", "threads"})
+    ->Args({8, 70, 1})
+    ->Args({16, 70, 1})
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace

@@ -85,6 +85,7 @@ struct Kernels {
     // in every one.
     constexpr std::size_t chains = V >= 8 ? 1 : V == 4 ? 2 : 4;
     for (std::size_t r = 0; r < lists.rows; ++r) {
+      lists.prefetch(values, r);
       const std::uint16_t* entry = lists.entries + lists.starts[r];
       const std::uint16_t* const end = lists.entries + lists.starts[r + 1];
       const T* value = values + lists.offsets[r];
@@ -118,6 +119,7 @@ struct Kernels {
   template <std::size_t V>
   LOSA_AVX2 static void scatter(const TileLists& lists, const float* values, const float* g, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
+      lists.prefetch(values, r);
       const std::uint16_t* entry = lists.entries + lists.starts[r];
       const std::uint16_t* const end = lists.entries + lists.starts[r + 1];
       const float* value = values + lists.offsets[r];
@@ -141,6 +143,7 @@ struct Kernels {
                                const float* panel, float* values) noexcept {
     const __m128 factor = _mm_set1_ps(scale);
     for (std::size_t r = 0; r < lists.rows; ++r) {
+      lists.prefetch(values, r);
       const std::uint16_t* entry = lists.entries + lists.starts[r];
       const std::uint16_t* const end = lists.entries + lists.starts[r + 1];
       std::size_t k = lists.offsets[r];
@@ -156,6 +159,38 @@ struct Kernels {
         const __m128 b = base != nullptr ? _mm_maskload_ps(base + k, left) : _mm_setzero_ps();
         _mm_maskstore_ps(values + k, left, _mm_fmadd_ps(factor, dot4<V>(entry, row, panel), b));
       }
+    }
+  }
+
+  /// Writes (64 · i + b) · scale for every set bit b of words[i]; returns the end of the list.
+  LOSA_AVX2 static std::uint16_t* decode(const std::uint64_t* words, std::size_t n, std::size_t scale,
+                                         std::uint16_t* out) noexcept {
+    const __m128i factor = _mm_set1_epi16(static_cast<short>(scale));
+    const __m128i step = _mm_set1_epi16(static_cast<short>(8 * scale));
+    __m128i base = _mm_setzero_si128();
+    for (std::size_t i = 0; i < n; ++i) {
+      std::uint64_t word = words[i];
+#pragma GCC unroll 8
+      for (int byte = 0; byte < 8; ++byte) {
+        const auto* positions = reinterpret_cast<const __m128i*>(decode_table.positions[word & 255u].data());
+        const __m128i entries = _mm_add_epi16(_mm_mullo_epi16(_mm_load_si128(positions), factor), base);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), entries);
+        out += decode_table.count[word & 255u];
+        base = _mm_add_epi16(base, step);
+        word >>= 8;
+      }
+    }
+    return out;
+  }
+
+  /// cursors[r − r0] ← index of row r's first value at or after column 64 · word.
+  LOSA_AVX2 static void seek(const PackedLayout& w, std::size_t r0, std::size_t r1, std::size_t word,
+                             std::size_t* cursors) noexcept {
+    for (std::size_t r = r0; r < r1; ++r) {
+      std::size_t at = w.offsets[r];
+      for (std::size_t i = 0; i < word; ++i)
+        at += static_cast<std::size_t>(_mm_popcnt_u64(w.words[r * w.words_per_row + i]));
+      cursors[r - r0] = at;
     }
   }
 

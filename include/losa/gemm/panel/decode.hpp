@@ -17,7 +17,7 @@ inline constexpr std::size_t decode_overrun = 8;
 
 struct DecodeTable {
   // Positions of the ones of each byte as eight 16-bit numbers, four to a word.
-  std::array<std::array<std::uint64_t, 2>, 256> positions{};
+  alignas(64) std::array<std::array<std::uint64_t, 2>, 256> positions{};
   std::array<std::uint8_t, 256> count{};
 };
 

@@ -34,6 +34,25 @@ struct TileLists {
   const std::uint16_t* entries = nullptr;  // column in the tile · panel width / 2: panel + 2 · entry is its vector
   const std::uint32_t* starts = nullptr;   // (rows + 1) into entries
   const std::size_t* offsets = nullptr;    // (rows) index of the row's first value in the tile
+  const std::size_t* next = nullptr;       // (rows) index of a value to be needed soon, or null
+  const float* ahead = nullptr;            // panel to be read next, 32 KiB from here, or null
+
+  std::size_t count(std::size_t r) const noexcept { return starts[r + 1] - starts[r]; }
+
+  /// Asks for what follows to be brought to L2 while row r is worked on: as many values as the row has here, and two
+  /// lines of the next panel (256 rows fetch a tile of it). Cold 4096 × 4096 at 64 tokens: FIGURE.
+  template <class T>
+  void prefetch(const T* values, std::size_t r) const noexcept {
+    if (next != nullptr) {
+      const auto* line = reinterpret_cast<const char*>(values + next[r]);
+      const auto* end = reinterpret_cast<const char*>(values + next[r] + count(r));
+      for (; line < end; line += cache_line) __builtin_prefetch(line, 0, 2);
+    }
+    if (ahead != nullptr) {
+      __builtin_prefetch(ahead + r * 32, 0, 2);
+      __builtin_prefetch(ahead + r * 32 + 16, 0, 2);
+    }
+  }
 };
 
 /// How `tokens` are cut into panels: full ones, and a last one of the fewest vectors (1, 2, 4 or 8) that hold the rest.
@@ -88,50 +107,54 @@ struct TileShape {
         rows(std::clamp<std::size_t>(32768 / cols, 1, 256)) {}
 };
 
-/// Scratch of a task: decoded lists of up to `rows` rows.
+/// Scratch of a task: decoded lists of up to `rows` rows, and for each of `cursors` rows where its values stand.
+template <class K>
 class TileDecoder {
  public:
-  static std::size_t need(const TileShape& tile, std::size_t cursors) noexcept {
-    return Scratch::need<std::uint16_t>(tile.rows * tile.cols + decode_overrun) +
-           Scratch::need<std::uint32_t>(tile.rows + 1) + Scratch::need<std::size_t>(cursors);
+  static std::size_t need(std::size_t rows, std::size_t cols, std::size_t cursors) noexcept {
+    return Scratch::need<std::uint16_t>(rows * cols + decode_overrun) + Scratch::need<std::uint32_t>(rows + 1) +
+           Scratch::need<std::size_t>(cursors) + Scratch::need<std::size_t>(rows);
   }
-  TileDecoder(Scratch& scratch, const TileShape& tile, std::size_t cursors) noexcept
-      : entries_(scratch.take<std::uint16_t>(tile.rows * tile.cols + decode_overrun)),
-        starts_(scratch.take<std::uint32_t>(tile.rows + 1)),
-        cursors_(scratch.take<std::size_t>(cursors)) {}
+  TileDecoder(Scratch& scratch, const PackedLayout& w, std::size_t rows, std::size_t cols, std::size_t cursors) noexcept
+      : w_(w),
+        entries_(scratch.take<std::uint16_t>(rows * cols + decode_overrun)),
+        starts_(scratch.take<std::uint32_t>(rows + 1)),
+        cursors_(scratch.take<std::size_t>(cursors)),
+        next_(scratch.take<std::size_t>(rows)) {}
 
   /// Puts the cursors of rows [r0, r1) at their first value at or after column 64 · word.
-  void seek(const PackedLayout& w, std::size_t r0, std::size_t r1, std::size_t word) noexcept {
-    for (std::size_t r = r0; r < r1; ++r) {
-      std::size_t at = w.offsets[r];
-      const std::uint64_t* words = w.words + r * w.words_per_row;
-      for (std::size_t i = 0; i < word; ++i) at += static_cast<std::size_t>(std::popcount(words[i]));
-      cursors_[r - r0] = at;
-    }
+  void seek(std::size_t r0, std::size_t r1, std::size_t word) noexcept {
+    first_ = r0;
+    K::seek(w_, r0, r1, word, cursors_);
   }
 
-  /// Lists of rows [r0, r0 + rows) and words [w0, w1); `slot` is the cursor of row r0. The cursors returned by the
-  /// lists are those before the tile: call advance when its kernels have run.
-  TileLists decode(const PackedLayout& w, std::size_t r0, std::size_t rows, std::size_t w0, std::size_t w1,
-                   std::size_t width, std::size_t slot) noexcept {
+  /// Lists of rows [r0, r0 + rows) and words [w0, w1), entries being columns of a panel with `stride` floats each. The
+  /// offsets they refer to are those before the tile: call advance when the kernels have run.
+  TileLists decode(std::size_t r0, std::size_t rows, std::size_t w0, std::size_t w1, std::size_t stride) noexcept {
     std::uint16_t* out = entries_;
+    const std::size_t* cursors = cursors_ + (r0 - first_);
     for (std::size_t r = 0; r < rows; ++r) {
       starts_[r] = static_cast<std::uint32_t>(out - entries_);
-      const std::uint64_t* words = w.words + (r0 + r) * w.words_per_row;
-      for (std::size_t i = w0; i < w1; ++i) out = decode_word(words[i], (i - w0) * 64, width / 2, out);
+      const std::uint64_t* words = w_.words + (r0 + r) * w_.words_per_row;
+      __builtin_prefetch(words + w0 + 8, 0, 2);
+      out = K::decode(words + w0, w1 - w0, stride / 2, out);
+      next_[r] = cursors[r] + static_cast<std::size_t>(out - entries_) - starts_[r];
     }
     starts_[rows] = static_cast<std::uint32_t>(out - entries_);
     std::fill_n(out, decode_overrun, std::uint16_t{0});
-    return {rows, entries_, starts_, cursors_ + slot};
+    return {.rows = rows, .entries = entries_, .starts = starts_, .offsets = cursors, .next = next_};
   }
-  void advance(const TileLists& lists, std::size_t slot) noexcept {
-    for (std::size_t r = 0; r < lists.rows; ++r) cursors_[slot + r] += lists.starts[r + 1] - lists.starts[r];
+  void advance(const TileLists& lists, std::size_t r0) noexcept {
+    std::copy_n(next_, lists.rows, cursors_ + (r0 - first_));
   }
 
  private:
+  const PackedLayout& w_;
+  std::size_t first_ = 0;
   std::uint16_t* entries_;
   std::uint32_t* starts_;
   std::size_t* cursors_;
+  std::size_t* next_;
 };
 
 /// f(integral constant V) for the number of vectors in a panel.
@@ -185,28 +208,34 @@ struct PanelProducts {
       const std::size_t b = task % w.block_count;
       const std::size_t width = plan.width(group.first);
       const TileShape tile(width);
-      const std::size_t stride = tile.rows * width;  // of the sums of one panel
-      Scratch scratch(TileDecoder::need(tile, tile.rows) + Scratch::need<float>(group.count * stride));
-      TileDecoder decoder(scratch, tile, tile.rows);
-      float* sums = scratch.take<float>(group.count * stride);
       const std::size_t words = tile.cols / 64;
-      for (std::size_t r0 = w.blocks[b]; r0 < w.blocks[b + 1]; r0 += tile.rows) {
-        const std::size_t rows = std::min(tile.rows, w.blocks[b + 1] - r0);
-        std::fill_n(sums, group.count * stride, 0.0f);
-        decoder.seek(w, r0, r0 + rows, 0);
+      const std::size_t end = w.blocks[b + 1];
+      const std::size_t most = std::min(tile.rows, end - w.blocks[b]);
+      Scratch scratch(TileDecoder<K>::need(most, tile.cols, most) + Scratch::need<float>(group.count * most * width));
+      TileDecoder<K> decoder(scratch, w, most, tile.cols, most);
+      float* sums = scratch.take<float>(group.count * most * width);
+      for (std::size_t r0 = w.blocks[b]; r0 < end; r0 += most) {
+        const std::size_t rows = std::min(most, end - r0);
+        std::fill_n(sums, group.count * most * width, 0.0f);
+        decoder.seek(r0, r0 + rows, 0);
         for (std::size_t i = 0; i < w.words_per_row; i += words) {
-          const TileLists lists = decoder.decode(w, r0, rows, i, std::min(i + words, w.words_per_row), width, 0);
+          const bool last = i + words >= w.words_per_row;
+          TileLists lists = decoder.decode(r0, rows, i, last ? w.words_per_row : i + words, width);
+          if (last) lists.next = r0 + 2 * rows <= w.rows ? w.offsets + r0 + rows : nullptr;
           for (std::size_t q = 0; q < group.count; ++q) {
             const float* panel = panels + plan.offset(group.first + q, w.cols) + i * 64 * width;
+            lists.ahead = q + 1 < group.count ? panel + w.cols * width
+                                              : panels + plan.offset(group.first, w.cols) + (i + words) * 64 * width;
             with_vectors(width / K::lanes,
-                         [&](auto v) { K::template gather<v.value>(lists, values, panel, sums + q * stride); });
+                         [&](auto v) { K::template gather<v.value>(lists, values, panel, sums + q * most * width); });
+            lists.next = nullptr;
           }
-          decoder.advance(lists, 0);
+          decoder.advance(lists, r0);
         }
         for (std::size_t q = 0; q < group.count; ++q) {
           const std::size_t t = plan.first_token(group.first + q);
-          K::unpack_panel(sums + q * stride, width, plan.tokens_in(group.first + q), rows, y.data + t * y.stride + r0,
-                          y.stride, bias == nullptr ? nullptr : bias + r0, accumulate);
+          K::unpack_panel(sums + q * most * width, width, plan.tokens_in(group.first + q), rows,
+                          y.data + t * y.stride + r0, y.stride, bias == nullptr ? nullptr : bias + r0, accumulate);
         }
       }
     });
@@ -218,43 +247,49 @@ struct PanelProducts {
     Scratch shared(Scratch::need<float>(plan.floats(w.rows)));
     float* panels = shared.take<float>(plan.floats(w.rows));
     pack_panels(g, plan, panels, executor);
-    // Each task owns some column tiles, so no sum has two writers. Its cost of finding the tiles' values in the rows is
-    // one popcount per word before them; at most 8 ranges keep that below 5 % at 64 tokens. A small matrix gets
-    // narrower tiles, so that there are four.
+    // Each task owns a range of columns, so no sum has two writers; where it begins in a row costs one popcount per
+    // word before it. A quarter of the columns keeps both that and the jumps from row to row cheap. A small matrix gets
+    // narrower tiles, so that there are four ranges.
     const TileShape tile(plan.width(0), round_up((w.cols + 3) / 4, 64));
     const std::size_t words = tile.cols / 64;
     const std::size_t tiles = (w.words_per_row + words - 1) / words;
-    const std::size_t per_range = (tiles + 7) / 8;
+    const std::size_t per_range = (tiles + 3) / 4;
     const std::size_t ranges = (tiles + per_range - 1) / per_range;
     const std::vector<PanelGroup> groups = panel_groups(plan, ranges);
     executor.parallel_for(ranges * groups.size(), [&](std::size_t task) {
       const PanelGroup group = groups[task / ranges];
       const std::size_t width = plan.width(group.first);
-      const std::size_t stride = tile.cols * width;
-      Scratch scratch(TileDecoder::need(tile, w.rows) + Scratch::need<float>(group.count * stride));
-      TileDecoder decoder(scratch, tile, w.rows);
-      float* sums = scratch.take<float>(group.count * stride);
+      // Sums of columns 4096 bytes apart would collide in the store buffer (a load waits for a store whose address has
+      // the same low bits); an odd number of vectors between columns keeps all of a tile apart.
+      const std::size_t stride = width + (width > K::lanes ? K::lanes : 0);
       const std::size_t begin = task % ranges * per_range * words;
       const std::size_t end = std::min(begin + per_range * words, w.words_per_row);
-      decoder.seek(w, 0, w.rows, begin);
-      for (std::size_t i = begin; i < end; i += words) {
-        std::fill_n(sums, group.count * stride, 0.0f);
-        for (std::size_t r0 = 0; r0 < w.rows; r0 += tile.rows) {
-          const std::size_t rows = std::min(tile.rows, w.rows - r0);
-          const TileLists lists = decoder.decode(w, r0, rows, i, std::min(i + words, end), width, r0);
+      const std::size_t cols = std::min(end * 64, w.cols) - begin * 64;
+      Scratch scratch(TileDecoder<K>::need(tile.rows, tile.cols, w.rows) +
+                      Scratch::need<float>(group.count * cols * stride));
+      TileDecoder<K> decoder(scratch, w, tile.rows, tile.cols, w.rows);
+      float* sums = scratch.take<float>(group.count * cols * stride);
+      std::fill_n(sums, group.count * cols * stride, 0.0f);
+      decoder.seek(0, w.rows, begin);
+      for (std::size_t r0 = 0; r0 < w.rows; r0 += tile.rows) {
+        const std::size_t rows = std::min(tile.rows, w.rows - r0);
+        for (std::size_t i = begin; i < end; i += words) {
+          const bool last = i + words >= end;
+          TileLists lists = decoder.decode(r0, rows, i, last ? end : i + words, stride);
+          if (last) lists.next = r0 + 2 * rows <= w.rows ? lists.offsets + rows : nullptr;
           for (std::size_t q = 0; q < group.count; ++q) {
             const float* panel = panels + plan.offset(group.first + q, w.rows) + r0 * width;
-            with_vectors(width / K::lanes,
-                         [&](auto v) { K::template scatter<v.value>(lists, values, panel, sums + q * stride); });
+            float* out = sums + (q * cols + (i - begin) * 64) * stride;
+            with_vectors(width / K::lanes, [&](auto v) { K::template scatter<v.value>(lists, values, panel, out); });
+            lists.next = nullptr;
           }
           decoder.advance(lists, r0);
         }
-        const std::size_t c = i * 64;
-        for (std::size_t q = 0; q < group.count; ++q) {
-          const std::size_t t = plan.first_token(group.first + q);
-          K::unpack_panel(sums + q * stride, width, plan.tokens_in(group.first + q), std::min(tile.cols, w.cols - c),
-                          dx.data + t * dx.stride + c, dx.stride, nullptr, accumulate);
-        }
+      }
+      for (std::size_t q = 0; q < group.count; ++q) {
+        const std::size_t t = plan.first_token(group.first + q);
+        K::unpack_panel(sums + q * cols * stride, stride, plan.tokens_in(group.first + q), cols,
+                        dx.data + t * dx.stride + begin * 64, dx.stride, nullptr, accumulate);
       }
     });
   }
@@ -284,21 +319,29 @@ struct PanelProducts {
         const std::size_t width = plan.width(group.first);
         const TileShape tile(width);
         const std::size_t words = tile.cols / 64;
-        Scratch scratch(TileDecoder::need(tile, tile.rows));
-        TileDecoder decoder(scratch, tile, tile.rows);
-        for (std::size_t r0 = w.blocks[b]; r0 < w.blocks[b + 1]; r0 += tile.rows) {
-          const std::size_t rows = std::min(tile.rows, w.blocks[b + 1] - r0);
-          decoder.seek(w, r0, r0 + rows, 0);
+        const std::size_t end = w.blocks[b + 1];
+        const std::size_t most = std::min(tile.rows, end - w.blocks[b]);
+        Scratch scratch(TileDecoder<K>::need(most, tile.cols, most));
+        TileDecoder<K> decoder(scratch, w, most, tile.cols, most);
+        for (std::size_t r0 = w.blocks[b]; r0 < end; r0 += most) {
+          const std::size_t rows = std::min(most, end - r0);
+          decoder.seek(r0, r0 + rows, 0);
           for (std::size_t i = 0; i < w.words_per_row; i += words) {
-            const TileLists lists = decoder.decode(w, r0, rows, i, std::min(i + words, w.words_per_row), width, 0);
+            const bool last = i + words >= w.words_per_row;
+            TileLists lists = decoder.decode(r0, rows, i, last ? w.words_per_row : i + words, width);
+            if (last) lists.next = r0 + 2 * rows <= w.rows ? w.offsets + r0 + rows : nullptr;
             for (std::size_t q = group.first; q < group.first + group.count; ++q) {
               const float* from = q == 0 ? base : values;
               const float* g_panel = g_panels + plan.offset(q, w.rows) + r0 * width;
               const float* x_panel = x_panels + plan.offset(q, w.cols) + i * 64 * width;
+              lists.ahead = q + 1 < group.first + group.count
+                                ? x_panel + w.cols * width
+                                : x_panels + plan.offset(group.first, w.cols) + (i + words) * 64 * width;
               with_vectors(width / K::lanes,
                            [&](auto v) { K::template sample<v.value>(lists, from, scale, g_panel, x_panel, values); });
+              lists.next = nullptr;
             }
-            decoder.advance(lists, 0);
+            decoder.advance(lists, r0);
           }
         }
       }

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <xsimd/xsimd.hpp>
@@ -53,6 +54,7 @@ struct Kernels {
   template <std::size_t V, class T>
   static void gather(const TileLists& lists, const T* values, const float* panel, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
+      lists.prefetch(values, r);
       const T* value = values + lists.offsets[r];
       float* const out = sums + r * V * lanes;
       Row<V> acc = load<V>(out);
@@ -71,6 +73,7 @@ struct Kernels {
   template <std::size_t V>
   static void scatter(const TileLists& lists, const float* values, const float* g, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
+      lists.prefetch(values, r);
       const float* value = values + lists.offsets[r];
       const Row<V> row = load<V>(g + r * V * lanes);
       for (std::uint32_t k = lists.starts[r]; k != lists.starts[r + 1]; ++k, ++value) {
@@ -87,6 +90,7 @@ struct Kernels {
   static void sample(const TileLists& lists, const float* base, float scale, const float* g, const float* panel,
                      float* values) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
+      lists.prefetch(values, r);
       std::size_t i = lists.offsets[r];
       const Row<V> row = load<V>(g + r * V * lanes);
       for (std::uint32_t k = lists.starts[r]; k != lists.starts[r + 1]; ++k, ++i) {
@@ -96,6 +100,21 @@ struct Kernels {
         for (std::size_t v = 1; v < V; ++v) dot = xsimd::fma(row[v], Batch::load_unaligned(column + v * lanes), dot);
         values[i] = (base != nullptr ? base[i] : 0.0f) + scale * sum(dot);
       }
+    }
+  }
+
+  static std::uint16_t* decode(const std::uint64_t* words, std::size_t n, std::size_t scale,
+                               std::uint16_t* out) noexcept {
+    for (std::size_t i = 0; i < n; ++i) out = decode_word(words[i], i * 64, scale, out);
+    return out;
+  }
+  static void seek(const PackedLayout& w, std::size_t r0, std::size_t r1, std::size_t word,
+                   std::size_t* cursors) noexcept {
+    for (std::size_t r = r0; r < r1; ++r) {
+      std::size_t at = w.offsets[r];
+      for (std::size_t i = 0; i < word; ++i)
+        at += static_cast<std::size_t>(std::popcount(w.words[r * w.words_per_row + i]));
+      cursors[r - r0] = at;
     }
   }
 
