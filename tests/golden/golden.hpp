@@ -173,6 +173,13 @@ inline void check_form(const Json& json) {
   expect_keys(json["reconstruction_error"], "reconstruction_error", {"dense", "sparse", "error"});
 }
 
+/// Fraction of the entries of b that a has at the same place.
+inline double share_equal(const Matrix& a, const Matrix& b) {
+  std::size_t equal = 0;
+  for (std::size_t i = 0; i < std::min(a.values.size(), b.values.size()); ++i) equal += a.values[i] == b.values[i];
+  return static_cast<double>(equal) / static_cast<double>(b.values.size());
+}
+
 /// The text parsed, after the checks that need no other file.
 inline Json parse(const std::string& text) {
   const JsonText scanned = scan_json(text);
@@ -180,16 +187,15 @@ inline Json parse(const std::string& text) {
   if (json.is_discarded()) fail("not a JSON text");
   if (count_keys(json) != scanned.keys) fail("a key occurs twice");
   check_form(json);
+  const double share =
+      share_equal(matrix(json["wanda"]["W"], "wanda.W"), matrix(json["sparsegpt"]["W"], "sparsegpt.W"));
+  if (share > 0.5 && share < 1) fail("the weights of Wanda and SparseGPT are the same but for a few");
   return json;
 }
 
 /// True if most inputs are those of `other`: a copy, whatever its label says.
 inline bool same_data(const Json& json, const Json& other) {
-  const Matrix a = matrix(json["wanda"]["X"], "wanda.X");
-  const Matrix b = matrix(other["wanda"]["X"], "wanda.X");
-  std::size_t equal = 0;
-  for (std::size_t i = 0; i < std::min(a.values.size(), b.values.size()); ++i) equal += a.values[i] == b.values[i];
-  return equal > b.values.size() / 2;
+  return share_equal(matrix(json["wanda"]["X"], "wanda.X"), matrix(other["wanda"]["X"], "wanda.X")) > 0.5;
 }
 
 }  // namespace detail
