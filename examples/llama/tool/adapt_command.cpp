@@ -168,6 +168,7 @@ void run_adapt(const AdaptArguments& a) {
   options.warmup = a.choice.training.warmup;
   options.weight_decay = a.choice.training.weight_decay;
   options.clip = a.choice.training.clip;
+  options.report_rmi = !a.n_of_m;
   options.tokens_per_step = engine.tokens_per_step();
   losa::Adaptation run(engine, make_policy(a.choice), make_recipe(a.choice), options);
 

@@ -11,49 +11,26 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <numeric>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <losa/adapt/calibration.hpp>
 #include <losa/adapt/engine.hpp>
+#include <losa/adapt/options.hpp>
 #include <losa/adapt/recipe.hpp>
 #include <losa/adapt/report.hpp>
 #include <losa/adapt/spectrum.hpp>
 #include <losa/allocate/importance.hpp>
 #include <losa/allocate/rmi.hpp>
 #include <losa/allocate/score_curve.hpp>
-#include <losa/calibrate/column_moments.hpp>
-#include <losa/calibrate/column_norms.hpp>
-#include <losa/calibrate/feature_gram.hpp>
-#include <losa/calibrate/hessian.hpp>
 #include <losa/calibrate/reconstruction_error.hpp>
 #include <losa/core/pattern.hpp>
 #include <losa/core/progress.hpp>
 #include <losa/mask/policy.hpp>
 
 namespace losa::inline v0 {
-
-struct AdaptOptions {
-  double sparsity = 0.5;          // of the adapted layers together; with `n_of_m` it must be 1 − N/M
-  std::optional<NofM> n_of_m;     // else unstructured
-  std::size_t steps = 5;          // of the schedule
-  std::uint64_t train_steps = 0;  // in all; 0 = prune only, no adapters
-  double early_share = 0.1;       // of train_steps that each step but the last gets (the paper's code: 0.1)
-  LoraOptions lora;               // its rank is not used: the recipe shares out ranks
-  double learning_rate = 2e-4;
-  double warmup = 0.1;  // share of the training steps
-  double weight_decay = 0;
-  double clip = 1;                        // global norm of the gradients
-  std::uint64_t sensitivity_batches = 8;  // for rules that need score curves
-  std::size_t tokens_per_step = 0;        // of a training batch, for progress only
-};
-
-/// Called where the state is complete; `due` at the end of a phase or before a stop, else after a training step.
-using Checkpoint = std::function<void(bool due)>;
 
 template <Engine E, MaskPolicy P, AdaptRecipe R>
 class Adaptation {
@@ -127,26 +104,6 @@ class Adaptation {
                           {.phase = phase, .step = step, .steps = options_.steps, .done = done, .total = total});
   }
 
-  // ---- hidden states of the calibration set -------------------------------------------------------------------
-
-  struct Hidden {
-    Hidden(std::size_t sequences, std::size_t context, std::size_t width)
-        : rows(sequences), context_(context), width_(width), values(sequences * context * width) {}
-    MatrixView<float> sequence(std::size_t i) { return {values.data() + i * context_ * width_, context_, width_}; }
-    /// One row per sequence: the features of RMI.
-    MatrixView<const float> features() const { return {values.data(), rows, context_ * width_}; }
-
-    std::size_t rows;
-    std::size_t context_;
-    std::size_t width_;
-    std::vector<float> values;  // (sequences, context, width)
-  };
-  Hidden embedded() {
-    Hidden hidden(engine_.sequences(), engine_.context(), engine_.width());
-    for (std::size_t i = 0; i < hidden.rows; ++i) engine_.embed(i, hidden.sequence(i));
-    return hidden;
-  }
-
   // ---- one schedule step --------------------------------------------------------------------------------------
 
   bool prune_step(const Progress& progress) {
@@ -157,14 +114,14 @@ class Adaptation {
     const std::vector<Pattern> patterns = share_out(step, progress, record);
     if (patterns.empty()) return false;
 
-    Hidden hidden = embedded();
-    Hidden original = hidden;
+    HiddenStates hidden = embedded(engine_);
+    HiddenStates original = hidden;
     for (std::size_t b = 0; b < engine_.blocks(); ++b) {
       if (!tell(progress, "prune", step, b, engine_.blocks())) return false;
       prune_block(b, patterns, hidden);
+      run_block(engine_, b, hidden);
       ReconstructionError error(engine_.width());
-      for (std::size_t i = 0; i < hidden.rows; ++i) {
-        engine_.run_block(b, hidden.sequence(i), detail::IgnoreInput{});
+      for (std::size_t i = 0; i < hidden.sequences(); ++i) {
         engine_.run_original_block(b, original.sequence(i));
         error.add(original.sequence(i), hidden.sequence(i));
       }
@@ -185,8 +142,9 @@ class Adaptation {
     const SparsityNeeds needs = recipe_.sparsity_needs();
     RmiMatrix rmi;
     std::vector<ScoreCurve> curves;
-    if (needs.rmi) {
-      if (!measure_rmi(step, needs.debiased, progress, rmi)) return {};
+    if (needs.rmi || options_.report_rmi) {
+      const auto go_on = [&](std::size_t b) { return tell(progress, "mutual information", step, b, engine_.blocks()); };
+      if (!measure_rmi(engine_, recipe_.features(), needs.debiased, rmi, go_on)) return {};
       record.rmi = rmi.values;
       record.importance = importance(rmi);
     }
@@ -227,22 +185,6 @@ class Adaptation {
     return merged;
   }
 
-  bool measure_rmi(std::size_t step, bool debiased, const Progress& progress, RmiMatrix& rmi) {
-    const Features features = recipe_.features();
-    Hidden hidden = embedded();
-    std::vector<FeatureGram> grams(engine_.blocks(), FeatureGram(hidden.rows));
-    for (std::size_t b = 0; b < engine_.blocks(); ++b) {
-      if (!tell(progress, "mutual information", step, b, engine_.blocks())) return false;
-      if (features == Features::block_inputs) grams[b].add(hidden.features(), engine_.executor());
-      for (std::size_t i = 0; i < hidden.rows; ++i) engine_.run_block(b, hidden.sequence(i), detail::IgnoreInput{});
-      if (features == Features::block_outputs) grams[b].add(hidden.features(), engine_.executor());
-    }
-    std::vector<MatrixView<const double>> views;
-    for (const FeatureGram& gram : grams) views.push_back(gram.matrix());
-    rmi = mutual_information(views, {.debiased = debiased});
-    return true;
-  }
-
   /// Squared scores w²·Σx²·Σg² of every layer: the loss that a weight's removal costs to second order, with the
   /// Kronecker-factored diagonal for the curvature (g = ∂ℓ/∂y on training batches that training itself does not see).
   bool measure_curves(std::size_t step, const Progress& progress, std::vector<ScoreCurve>& curves) {
@@ -256,15 +198,16 @@ class Adaptation {
       if (was_dense[l]) layers_[l]->clear_mask();
     if (!go_on) return false;
 
-    Hidden hidden = embedded();
+    HiddenStates hidden = embedded(engine_);
     for (std::size_t b = 0; b < engine_.blocks(); ++b) {
-      std::vector<ColumnNorms> norms = observe_norms(b, hidden);
+      const std::vector<InputStatistics> seen = input_statistics(engine_, b, hidden, {.square_norms = true});
+      run_block(engine_, b, hidden);
       for (A_linear& layer : engine_.linears(b)) {
         std::vector<float> effective(layer.weight.size());  // (out, in)
         MatrixView<float> w(effective.data(), layer.out(), layer.in());
         layer.effective_weight(w);
         ScoreCurve curve;
-        const auto inputs = norms[layer.input].sum_squares();
+        const auto inputs = seen[layer.input].norms.sum_squares();
         const auto outputs = layer.output_gradient_squares();
         for (std::size_t r = 0; r < w.rows; ++r)
           for (std::size_t c = 0; c < w.cols; ++c)
@@ -283,55 +226,16 @@ class Adaptation {
     }
     return tell(progress, "sensitivity", step, options_.sensitivity_batches, options_.sensitivity_batches);
   }
-  std::vector<ColumnNorms> observe_norms(std::size_t b, Hidden& hidden) {
-    std::vector<std::optional<ColumnNorms>> seen(engine_.inputs(b));
-    for (std::size_t i = 0; i < hidden.rows; ++i)
-      engine_.run_block(b, hidden.sequence(i), [&](std::size_t input, MatrixView<const float> x) {
-        if (!seen[input]) seen[input].emplace(x.cols);
-        seen[input]->add(x);
-      });
-    std::vector<ColumnNorms> norms;
-    for (auto& one : seen) norms.push_back(one ? std::move(*one) : ColumnNorms(0));
-    return norms;
-  }
 
   // ---- pruning one block --------------------------------------------------------------------------------------
 
-  /// Statistics of one input of a block, as far as the policy needs them.
-  struct Statistics {
-    Statistics(std::size_t in, const StatisticsNeeds& needs)
-        : norms(in), moments(needs.moments ? in : 0), hessian(needs.hessian ? in : 0) {}
-    ColumnNorms norms;
-    ColumnMoments moments;
-    Hessian hessian;
-  };
-
-  void prune_block(std::size_t b, const std::vector<Pattern>& patterns, Hidden& hidden) {
-    std::vector<std::unique_ptr<Statistics>> statistics(engine_.inputs(b));
-    std::vector<float> scratch(engine_.context() * engine_.width());
-    for (std::size_t i = 0; i < hidden.rows; ++i) {
-      MatrixView<float> copy(scratch.data(), engine_.context(), engine_.width());
-      std::copy_n(hidden.sequence(i).data, scratch.size(), scratch.data());
-      engine_.run_block(b, copy, [&](std::size_t input, MatrixView<const float> x) {
-        auto& seen = statistics[input];
-        if (!seen) seen = std::make_unique<Statistics>(x.cols, policy_.needs);
-        seen->norms.add(x);
-        if (policy_.needs.moments) seen->moments.add(x);
-        if (policy_.needs.hessian) seen->hessian.add(x, engine_.executor());
-      });
-    }
+  void prune_block(std::size_t b, const std::vector<Pattern>& patterns, HiddenStates& hidden) {
+    const std::vector<InputStatistics> seen = input_statistics(engine_, b, hidden, policy_.needs);
     for (std::size_t l = 0; l < layers_.size(); ++l)
-      if (block_[l] == b) prune_layer(*layers_[l], patterns[l], *statistics[layers_[l]->input]);
+      if (block_[l] == b) prune_layer(*layers_[l], patterns[l], seen[layers_[l]->input].view(policy_.needs));
   }
 
-  void prune_layer(A_linear& layer, const Pattern& pattern, const Statistics& statistics) {
-    LayerStatistics seen{.tokens = statistics.norms.tokens(), .square_norms = statistics.norms.sum_squares()};
-    if (policy_.needs.moments) {
-      seen.mean = statistics.moments.mean();
-      seen.variance = statistics.moments.variance();
-    }
-    if (policy_.needs.hessian) seen.hessian = statistics.hessian.matrix();
-
+  void prune_layer(A_linear& layer, const Pattern& pattern, const LayerStatistics& seen) {
     std::vector<float> before(layer.weight.size());
     layer.effective_weight({before.data(), layer.out(), layer.in()});
     std::vector<float> after = before;

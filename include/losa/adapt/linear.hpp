@@ -168,14 +168,7 @@ class AdaptedLinear {
     visitor("optimizer_steps", optimizer_steps);
     visitor("mask", mask_);
     rewritten_ = rewritten != 0;
-    if (rewritten_) {
-      std::vector<float> values(weight.size());
-      for (std::size_t r = 0; r < out(); ++r) std::copy_n(weight.row(r).data(), in(), values.data() + r * in());
-      visitor("weight", values);
-      if (values.size() != weight.size())
-        detail::raise<ShapeError>("state: ", name, " must have ", weight.size(), " weights, got ", values.size());
-      for (std::size_t r = 0; r < out(); ++r) std::copy_n(values.data() + r * in(), in(), weight.row(r).data());
-    }
+    if (rewritten_) visitor("weight", weight);
     if (rank != 0) {
       if (!has_adapter()) adapter_.emplace(out(), in(), LoraOptions{.rank = static_cast<std::size_t>(rank - 1)});
       adapter_->visit(visitor);

@@ -1,0 +1,33 @@
+#pragma once
+// Options of the adaptation loop, and the callback that is told when its state is complete.
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include <losa/adapter/lora_factors.hpp>
+#include <losa/core/pattern.hpp>
+
+namespace losa::inline v0 {
+
+struct AdaptOptions {
+  double sparsity = 0.5;          // of the adapted layers together; with `n_of_m` it must be 1 − N/M
+  std::optional<NofM> n_of_m;     // else unstructured
+  std::size_t steps = 5;          // of the schedule
+  std::uint64_t train_steps = 0;  // in all; 0 = prune only, no adapters
+  double early_share = 0.1;       // of train_steps that each step but the last gets (the paper's code: 0.1)
+  LoraOptions lora;               // its rank is not used: the recipe shares out ranks
+  double learning_rate = 2e-4;
+  double warmup = 0.1;  // share of the training steps
+  double weight_decay = 0;
+  double clip = 1;                        // global norm of the gradients
+  std::uint64_t sensitivity_batches = 8;  // for rules that need score curves
+  bool report_rmi = false;  // measure RMI for the report even if the recipe does not ask for it (not with n_of_m)
+  std::size_t tokens_per_step = 0;  // of a training batch, for progress only
+};
+
+/// Called where the state is complete; `due` at the end of a phase or before a stop, else after a training step.
+using Checkpoint = std::function<void(bool due)>;
+
+}  // namespace losa::inline v0
