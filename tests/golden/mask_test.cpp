@@ -44,7 +44,8 @@ TEST_CASE("Wanda's masks, bit for bit") {
   losa::ColumnNorms norms(w.cols);
   norms.add(tokens.view());
   for (const auto& [name, pattern] : patterns) {
-    CAPTURE(name);
+    const std::string label = name;
+    CAPTURE(label);
     const losa::Mask expected = golden::mask(wanda["keep_" + name], "wanda.keep_" + name, w.rows, w.cols);
     CHECK(losa::select<losa::published::Counts>(losa::Wanda{norms}, weight.view(), pattern) == expected);
     golden::FloatMatrix pruned = weight;
@@ -76,7 +77,8 @@ TEST_CASE("SparseGPT's weights and zeros") {
   losa::Hessian hessian(x.cols);
   hessian.add(golden::FloatMatrix(x).view());
   for (const auto& [name, pattern] : patterns) {
-    CAPTURE(name);
+    const std::string label = name;
+    CAPTURE(label);
     const golden::Matrix expected = golden::float_matrix(json["W_" + name], "sparsegpt.W_" + name, w.rows, w.cols);
     golden::FloatMatrix weight(w);
     losa::published::SparseGpt policy;
