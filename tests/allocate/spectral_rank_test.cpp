@@ -80,6 +80,8 @@ TEST_CASE("spectral ranks at unequal prices: nothing affordable is left") {
   const std::vector<double> prices = {2, 5};
   // Ratios 5, 2.5, 0.5 and 6, 0.6, 0.4; budget 10: unit 1 (5), unit 0 (2), unit 0 (2), then 1 is left.
   CHECK(losa::spectral_ranks(spectra, {}, prices, {.budget = 10}) == std::vector<std::size_t>{2, 1});
+  // Budget 5: 12 for a price of 5 is worse than 10 and 5 for 2 each.
+  CHECK(losa::spectral_ranks(Spectra{{10, 5}, {12, 3}}, {}, prices, {.budget = 5}) == std::vector<std::size_t>{2, 0});
   // Budget 11: the second rank of unit 1 (5) does not fit, the third of unit 0 does.
   CHECK(losa::spectral_ranks(spectra, {}, prices, {.budget = 11}) == std::vector<std::size_t>{3, 1});
 }
