@@ -36,8 +36,8 @@ void check_against_definition(const Hessian& hessian, const std::vector<Batch>& 
 
 }  // namespace
 
-TEST_CASE("hessian: XᵀX by its definition over widths around the tile and batches around the chunk") {
-  for (std::size_t in : {1u, 5u, 127u, 128u, 129u, 300u}) {
+TEST_CASE("hessian: XᵀX by its definition over widths around the strip and batches around the chunk") {
+  for (std::size_t in : {1u, 5u, 23u, 24u, 25u, 48u, 129u, 300u}) {
     std::vector<Batch> batches;
     Hessian hessian(in);
     for (std::size_t rows : {1u, 0u, 255u, 257u, 13u}) {
