@@ -234,6 +234,11 @@ TEST_CASE("compressed: every disagreement is refused in one sentence") {
       "m: tensor \"x.row_offsets\": row 1 starts at value 3, but the bitmask has 2 ones before it");
   check(
       [](Parts& p) {
+        p.offsets = {0, 1};
+      },
+      "m: tensor \"x.row_offsets\": row 1 starts at value 1, but the bitmask has 2 ones before it");
+  check(
+      [](Parts& p) {
         p.offsets = {2, 0};
       },
       "m: tensor \"x.row_offsets\": row 0 starts at value 2, but the bitmask has 0 ones before it");
