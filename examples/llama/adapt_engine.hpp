@@ -89,7 +89,7 @@ class AdaptEngine {
   template <class F>
   void run_block(std::size_t block, losa::MatrixView<float> hidden, F&& observe) {
     struct Observed final : Multiplier {
-      Observed(AdaptEngine& engine, std::size_t b, F& f) : Multiplier(engine, b, {}), see(f) {}
+      Observed(AdaptEngine& e, std::size_t b, F& f) : Multiplier(e, b, {}), see(f) {}
       void observe(std::size_t input, losa::MatrixView<const float> x) override { see(input, x); }
       F& see;
     };
