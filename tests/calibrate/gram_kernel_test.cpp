@@ -37,7 +37,8 @@ TEST_CASE("gram kernel: every instruction set adds AᵀB, whatever the number of
         a[i] = random.normal(2 * i);
         b[i] = random.normal(2 * i + 1);
       }
-      for (const auto& [name, kernel] : kernels()) {
+      for (const auto& [label, kernel] : kernels()) {
+        const std::string name = label;  // a structured binding cannot be captured
         CAPTURE(name);
         std::vector<double> g(gram_strip * gram_strip + shift + 1, 0.5);
         kernel(a.data() + shift, b.data() + shift, tokens, g.data() + shift);

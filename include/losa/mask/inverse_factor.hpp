@@ -52,8 +52,9 @@ inline bool cholesky(Eigen::MatrixXd& matrix) {
   const Eigen::Index n = matrix.rows();
   Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>, Eigen::Lower> factorisation(matrix);
   if (factorisation.info() != Eigen::Success) return false;
-  // A pivot at the level of rounding is a zero that was missed.
-  const double rounding = static_cast<double>(n) * std::numeric_limits<double>::epsilon();
+  // A pivot at the level of rounding is a zero that was missed. (With damping 0.01 no pivot is near: it is at least
+  // 0.01 of the mean diagonal, and no element of the diagonal exceeds n times the mean.)
+  const double rounding = 16 * static_cast<double>(n) * std::numeric_limits<double>::epsilon();
   for (Eigen::Index j = 0; j < n; ++j)
     if (!(matrix(j, j) * matrix(j, j) > rounding * diagonal(j))) return false;
   return true;
