@@ -286,7 +286,10 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
       ->check(CLI::IsMember({"one-shot", "linear", "cubic"}));
   sub->add_option("--schedule-steps", a->choice.steps, "prunings, with training between them (default: the method's)")
       ->check(CLI::Range(1, 1000));
-  sub->add_flag("--regrow,!--no-regrow", a->choice.regrow, "let a later mask bring pruned weights back");
+  sub->add_flag_callback(
+      "--regrow", [a] { a->choice.regrow = true; }, "let a later mask bring pruned weights back");
+  sub->add_flag_callback(
+      "--no-regrow", [a] { a->choice.regrow = false; }, "keep masks nested");
   sub->add_option("--train-tokens", a->train_tokens, "tokens to train on")->capture_default_str();
   sub->add_option("--batch", a->batch, "sequences per training step")->capture_default_str();
   sub->add_option("--context", a->context, "tokens per training sequence")->capture_default_str();

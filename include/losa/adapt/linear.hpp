@@ -162,15 +162,15 @@ class AdaptedLinear {
   template <class V>
   void visit(V& visitor) {
     std::uint64_t rewritten = rewritten_;
-    std::uint64_t rank = has_adapter() ? adapter_->rank() + 1 : 0;
+    std::uint64_t adapted = has_adapter();
     visitor("rewritten", rewritten);
-    visitor("rank", rank);
+    visitor("adapted", adapted);
     visitor("optimizer_steps", optimizer_steps);
     visitor("mask", mask_);
     rewritten_ = rewritten != 0;
     if (rewritten_) visitor("weight", weight);
-    if (rank != 0) {
-      if (!has_adapter()) adapter_.emplace(out(), in(), LoraOptions{.rank = static_cast<std::size_t>(rank - 1)});
+    if (adapted != 0) {
+      if (!has_adapter()) adapter_.emplace(out(), in(), LoraOptions{.rank = 0});
       adapter_->visit(visitor);
       visitor("adam_a.m", moments_a.m);
       visitor("adam_a.v", moments_a.v);
