@@ -4,8 +4,13 @@
 #include <losa/adapt.hpp>
 #include <losa/adapter/lora.hpp>
 #include <losa/adapter/masked_lora.hpp>
-#include <losa/allocate.hpp>
-#include <losa/mask.hpp>
+#include <losa/allocate/rank.hpp>
+#include <losa/allocate/sparsity.hpp>
+#include <losa/allocate/spectral_rank.hpp>
+#include <losa/allocate/uniform.hpp>
+#include <losa/allocate/water_fill.hpp>
+#include <losa/mask/sparsegpt.hpp>
+#include <losa/mask/wanda.hpp>
 #include <numeric>
 #include <vector>
 

@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <losa/core/thread_pool.hpp>
-#include <losa/published.hpp>
+#include <losa/published/recipe.hpp>
 
 #include "common.hpp"
 

@@ -170,6 +170,11 @@ struct Archive {
       values[prefix + name] = value;
     }
   }
+  void operator()(const std::string& name, MatrixView<float>& view) {
+    std::vector<float> copy(view.data, view.data + view.size());
+    (*this)(name, copy);
+    std::copy(copy.begin(), copy.end(), view.data);
+  }
   template <class F>
   void group(const std::string& name, F&& f) {
     const std::string outer = prefix;
