@@ -355,18 +355,19 @@ std::vector<MergedWeight> merged_weights(AdaptEngine<A>& engine) {
   return merged;
 }
 
-/// What losa::io::save_adapter writes: factors, scale and mask of every layer that has an adapter.
+/// What losa::io::save_adapter writes: factors, scale and mask of every adapted layer; rank 0 where there is only a
+/// mask.
 template <losa::Adapter A>
 std::vector<losa::io::AdapterView> adapter_views(AdaptEngine<A>& engine) {
   std::vector<losa::io::AdapterView> views;
   for (std::size_t b = 0; b < engine.blocks(); ++b)
     for (const losa::AdaptedLinear<A>& layer : engine.linears(b))
-      if (layer.has_adapter())
-        views.push_back({.name = layer.name,
-                         .a = layer.adapter().a(),
-                         .bt = layer.adapter().bt(),
-                         .scale = layer.adapter().scale(),
-                         .mask = layer.pruned() ? &layer.mask() : nullptr});
+      views.push_back(
+          {.name = layer.name,
+           .a = layer.has_adapter() ? layer.adapter().a() : losa::MatrixView<const float>(nullptr, 0, layer.in()),
+           .bt = layer.has_adapter() ? layer.adapter().bt() : losa::MatrixView<const float>(nullptr, 0, layer.out()),
+           .scale = layer.has_adapter() ? layer.adapter().scale() : 0.0,
+           .mask = layer.pruned() ? &layer.mask() : nullptr});
   return views;
 }
 

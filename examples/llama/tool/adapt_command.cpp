@@ -76,6 +76,9 @@ void check(AdaptArguments& a) {
   if (!(*a.choice.mean_rank >= 1)) usage_error("--mean-rank must be at least 1, got ", *a.choice.mean_rank);
 }
 
+/// As many sequences of the held-out part are evaluated: enough to tell methods apart, in seconds.
+constexpr std::size_t hold_out_sequences = 128;
+
 /// Every argument that the result depends on.
 Json arguments_json(const AdaptArguments& a) {
   return Json{{"model", a.model},
@@ -146,6 +149,9 @@ void run_adapt(const AdaptArguments& a) {
   const std::string print = fingerprint(a, tokens);
   const auto held = static_cast<std::size_t>(a.hold_out * static_cast<double>(tokens.size()));
   const std::vector<llama::Token> held_out(tokens.end() - static_cast<std::ptrdiff_t>(held), tokens.end());
+  if (a.hold_out > 0 && held < a.context)
+    losa::detail::raise<losa::RangeError>("--hold-out ", a.hold_out, ": leaves ", held,
+                                          " tokens, fewer than one sequence of ", a.context);
   tokens.resize(tokens.size() - held);
 
   losa::ThreadPool pool(a.common.threads);
@@ -230,8 +236,9 @@ void run_adapt(const AdaptArguments& a) {
   report["arguments"] = arguments_json(a);
   report["fingerprint"] = print;
   if (!held_out.empty()) {
-    const double nll = engine.mean_nll(held_out, a.context);
-    report["hold_out"] = {{"tokens", held_out.size()}, {"mean_nll", nll}, {"perplexity", std::exp(nll)}};
+    const std::size_t sequences = std::min(hold_out_sequences, held_out.size() / a.context);
+    const double nll = engine.mean_nll(held_out, a.context, sequences);
+    report["hold_out"] = {{"tokens", sequences * (a.context - 1)}, {"mean_nll", nll}, {"perplexity", std::exp(nll)}};
   }
   log.seconds["write"] += std::chrono::duration<double>(Clock::now() - writing).count();
   Json seconds;
@@ -302,8 +309,10 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
       ->capture_default_str();
   sub->add_option("--calibration-context", a->calibration_context, "tokens per calibration sequence")
       ->capture_default_str();
-  sub->add_option("--hold-out", a->hold_out,
-                  "share of the token file, its end, kept from training; the report gives the perplexity on it")
+  sub->add_option(
+         "--hold-out", a->hold_out,
+         "share of the token file, its end, kept from training; the report gives the perplexity on its first 128 "
+         "sequences")
       ->capture_default_str();
   sub->add_option("--skip", a->skip, "regular expression: layers to leave alone (model.layers.0.mlp.down_proj)");
   sub->add_option("--dtype", a->dtype, "type of the weights written (default: the model's)")

@@ -1,0 +1,173 @@
+"""The study of docs/results.md: methods at equal training tokens and trainable parameters on the embedded model.
+
+    cmake --preset release && cmake --build --preset release --target losa-llama
+    build/venv/bin/python bench/study.py                     about an hour on two cores; what is done is kept
+    build/venv/bin/python bench/study.py --seeds 2 --sparsities 0.7
+
+For every method and sparsity the learning rate is the one of a grid that is best on a held-out tenth of train.txt
+(seed 0); then every seed is run at that rate. Test figures come from test.txt, which no choice has seen. A seed sets
+the adapters' initialisation and the order of the batches. Writes build/study/study.json, study.md and study.png.
+"""
+import argparse
+import concurrent.futures
+import hashlib
+import json
+import math
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATA = ROOT / "examples" / "data" / "tiny"
+GRID = (3e-3, 1e-2, 2e-2)
+METHODS = ("prune", "unmasked", "uniform", "losa-published", "losa")
+
+
+class Study:
+    def __init__(self, options):
+        self.o = options
+        self.out = options.out
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def json_of(self, *arguments):
+        done = subprocess.run([str(self.o.tool), *map(str, arguments), "--threads", "1", "--json", "-"],
+                              stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"study: failed: {arguments}")
+        return json.loads(done.stdout)
+
+    def evaluate(self, directory):
+        return self.json_of("eval", "--model", directory, "--tokens", DATA / "test.txt", "--context", 256,
+                            "--sequences", self.o.sequences)["perplexity"]
+
+    def run(self, *arguments):
+        """One adaptation and its test perplexity; remembered under its arguments."""
+        arguments = ["--model", DATA, "--train", DATA / "train.txt", "--hold-out", 0.1, "--train-tokens", self.o.tokens,
+                     *arguments]
+        key = hashlib.sha256(" ".join(map(str, arguments[4:])).encode()).hexdigest()[:16]
+        kept = self.out / f"run-{key}.json"
+        if kept.exists():
+            return json.loads(kept.read_text())
+        directory = self.out / f"model-{key}"
+        shutil.rmtree(directory, ignore_errors=True)
+        report = self.json_of("adapt", "--out", directory, *arguments)
+        result = {
+            "arguments": [str(a) for a in arguments[4:]],
+            "held_out": report["hold_out"]["perplexity"],
+            "test": self.evaluate(directory),
+            "sparsity": report["sparsity"],
+            "parameters": report["trainable_parameters"],
+            "blocks": [block["sparsity"] for block in report["steps"][-1]["blocks"]],
+            "seconds": sum(report["run"]["seconds"].values()),
+        }
+        kept.write_text(json.dumps(result))
+        shutil.rmtree(directory)
+        return result
+
+
+def cells(o):
+    """(name of the row, pattern, arguments); the dense control has a mask that keeps everything."""
+    yield "dense + LoRA", "0", ["--sparsity", 0, "--method", "uniform"]
+    for pattern in o.sparsities:
+        amount = ["--pattern", pattern] if ":" in pattern else ["--sparsity", pattern]
+        for method in METHODS:
+            if not (method == "losa-published" and ":" in pattern):
+                yield method, pattern, [*amount, "--method", method]
+
+
+def study_cell(study, pool, name, pattern, arguments):
+    if name == "prune":
+        return {"method": name, "pattern": pattern, "rate": None, "runs": [study.run(*arguments)]}
+    tried = list(pool.map(lambda rate: study.run(*arguments, "--lr", rate, "--seed", 0), GRID))
+    rate = min(zip(tried, GRID), key=lambda pair: pair[0]["held_out"])[1]
+    runs = list(pool.map(lambda seed: study.run(*arguments, "--lr", rate, "--seed", seed), range(study.o.seeds)))
+    return {"method": name, "pattern": pattern, "rate": rate, "runs": runs,
+            "grid": {str(r): t["held_out"] for r, t in zip(GRID, tried)}}
+
+
+def spread(values):
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def paired(a, b):
+    """Mean and standard deviation over the seeds of test perplexity b - a: positive where a is better."""
+    differences = [y["test"] - x["test"] for x, y in zip(a["runs"], b["runs"])]
+    return statistics.mean(differences), spread(differences)
+
+
+def markdown(dense, results):
+    lines = ["| pattern | method | test perplexity (mean ± sd) | learning rate | trainable parameters | losa better by |",
+             "|---|---|---|---|---|---|", f"| – | dense | {dense:.3f} | – | 0 | – |"]
+    for cell in results:
+        tests = [run["test"] for run in cell["runs"]]
+        better = "–"
+        if cell["method"] in ("unmasked", "uniform", "losa-published"):
+            losa = next(c for c in results if c["method"] == "losa" and c["pattern"] == cell["pattern"])
+            mean, sd = paired(losa, cell)
+            better = f"{mean:.4f} ± {sd:.4f}"
+        label = "–" if cell["pattern"] == "0" else cell["pattern"]
+        rate = "–" if cell["rate"] is None else f"{cell['rate']:g}"
+        lines.append(f"| {label} | {cell['method']} | {statistics.mean(tests):.4f} ± {spread(tests):.4f} | {rate} | "
+                     f"{cell['runs'][0]['parameters']} | {better} |")
+    return "\n".join(lines)
+
+
+def picture(dense, results, path):
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    patterns = list(dict.fromkeys(c["pattern"] for c in results if c["pattern"] != "0"))
+    figure, axes = plt.subplots(1, len(patterns), figsize=(2.6 * len(patterns) + 1, 3), sharey=False, squeeze=False)
+    for axis, pattern in zip(axes[0], patterns):
+        shown = [c for c in results if c["pattern"] == pattern and c["method"] != "prune"]
+        for x, cell in enumerate(shown):
+            tests = [run["test"] for run in cell["runs"]]
+            axis.scatter([x] * len(tests), tests, s=14, color="#2a6fb0" if cell["method"] == "losa" else "#888888")
+        axis.axhline(dense, color="#555555", linewidth=1, linestyle="--")
+        axis.set_xticks(range(len(shown)), [c["method"] for c in shown], rotation=35, ha="right", fontsize=8)
+        pruned = next((c for c in results if c["pattern"] == pattern and c["method"] == "prune"), None)
+        title = f"{pattern}" if ":" in pattern else f"{100 * float(pattern):.0f} %"
+        axis.set_title(title + (f"\npruned alone: {pruned['runs'][0]['test']:.2f}" if pruned else ""), loc="left", fontsize=9)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    axes[0][0].set_ylabel("test perplexity, one dot a seed")
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--tool", type=pathlib.Path, default=ROOT / "build/release/examples/llama/losa-llama")
+    p.add_argument("--out", type=pathlib.Path, default=ROOT / "build/study")
+    p.add_argument("--tokens", type=int, default=102400, help="training tokens")
+    p.add_argument("--seeds", type=int, default=5)
+    p.add_argument("--sequences", default="256", help="of 256 tokens of test.txt")
+    p.add_argument("--sparsities", nargs="+", default=["0.5", "0.6", "0.7", "2:4"])
+    p.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    o = p.parse_args()
+    study = Study(o)
+    dense = study.evaluate(DATA)
+    ordering = {}
+    results = []
+    with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
+        for sparsity in (s for s in o.sparsities if ":" not in s):
+            masks = ("magnitude", "wanda", "sparsegpt")
+            runs = pool.map(lambda mask: study.run("--sparsity", sparsity, "--method", "prune", "--mask", mask), masks)
+            ordering[sparsity] = {mask: run["test"] for mask, run in zip(masks, runs)}
+            print(sparsity, "without training:", ordering[sparsity], flush=True)
+        for name, pattern, arguments in cells(o):
+            results.append(study_cell(study, pool, name, pattern, arguments))
+            tests = [run["test"] for run in results[-1]["runs"]]
+            print(f"{pattern:>4} {name:<16} rate {results[-1]['rate']}  {statistics.mean(tests):.4f} ± {spread(tests):.4f}",
+                  flush=True)
+    text = markdown(dense, results)
+    print("\n" + text)
+    (o.out / "study.json").write_text(json.dumps({"dense": dense, "dense_nll": math.log(dense), "masks": ordering,
+                                                  "cells": results, "tokens": o.tokens}, indent=1) + "\n")
+    (o.out / "study.md").write_text(text + "\n")
+    picture(dense, results, o.out / "study.png")
+
+
+if __name__ == "__main__":
+    main()
