@@ -73,6 +73,9 @@ void check(AdaptArguments& a) {
   if (a.context < 2 || a.calibration_context < 2) usage_error("--context and --calibration-context must be at least 2");
   a.choice = resolve(a.choice, a.n_of_m.has_value(), *a.sparsity);
   if (!(*a.choice.learning_rate > 0)) usage_error("--lr must be positive, got ", *a.choice.learning_rate);
+  const double early = *a.choice.training.early_share;
+  if (!(early >= 0 && early * static_cast<double>(*a.choice.steps - 1) <= 1))
+    usage_error("--early-share must be in [0, 1/(schedule steps - 1)], got ", early);
   if (!(*a.choice.mean_rank >= 1)) usage_error("--mean-rank must be at least 1, got ", *a.choice.mean_rank);
 }
 
@@ -97,6 +100,7 @@ Json arguments_json(const AdaptArguments& a) {
               {"batch", a.batch},
               {"context", a.context},
               {"learning_rate", *a.choice.learning_rate},
+              {"early_share", *a.choice.training.early_share},
               {"warmup", a.choice.training.warmup},
               {"weight_decay", a.choice.training.weight_decay},
               {"clip", a.choice.training.clip},
@@ -174,6 +178,7 @@ void run_adapt(const AdaptArguments& a) {
   options.warmup = a.choice.training.warmup;
   options.weight_decay = a.choice.training.weight_decay;
   options.clip = a.choice.training.clip;
+  options.early_share = *a.choice.training.early_share;
   options.report_rmi = !a.n_of_m;
   options.tokens_per_step = engine.tokens_per_step();
   losa::Adaptation run(engine, make_policy(a.choice), make_recipe(a.choice), options);

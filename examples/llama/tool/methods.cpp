@@ -73,14 +73,15 @@ MethodChoice resolve(MethodChoice c, bool n_of_m, double sparsity) {
     c.regrow = false;
     c.steps = c.steps.value_or(losa::published::schedule_steps);
     c.mean_rank = 8;
-    c.training = {.dropout = 0.1, .warmup = 0.3, .weight_decay = 1e-3, .clip = 0.3};
+    c.training = {
+        .dropout = 0.1, .warmup = 0.3, .weight_decay = 1e-3, .clip = 0.3, .early_share = c.training.early_share};
   } else if (c.method == "losa") {
     set(c.mask, "sparsegpt");
     set(c.sparsity_allocation, n_of_m ? "uniform" : "damage");
     set(c.rank_allocation, "uniform");
     set(c.schedule, "cubic");
     c.regrow = c.regrow.value_or(false);
-    c.steps = c.steps.value_or(3);
+    c.steps = c.steps.value_or(n_of_m ? 1 : 2);
   } else {
     set(c.mask, "sparsegpt");
     set(c.sparsity_allocation, "uniform");
@@ -92,6 +93,7 @@ MethodChoice resolve(MethodChoice c, bool n_of_m, double sparsity) {
   if (c.schedule == "one-shot" && *c.steps != 1) c.schedule = "cubic";
   c.mean_rank = c.mean_rank.value_or(8);
   c.delta = c.delta.value_or(c.sparsity_allocation == "damage" ? 0.15 : losa::published::delta(sparsity));
+  c.training.early_share = c.training.early_share.value_or(0.1);
   c.learning_rate = c.learning_rate.value_or(5e-3);
   return c;
 }

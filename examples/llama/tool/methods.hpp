@@ -81,7 +81,8 @@ struct TrainingChoice {
   double dropout = 0;
   double warmup = 0.1;  // share of the steps
   double weight_decay = 0;
-  double clip = 1;  // global norm of the gradients
+  double clip = 1;                    // global norm of the gradients
+  std::optional<double> early_share;  // of the training tokens, for every schedule step but the last
 };
 
 /// What a method is made of. Empty strings and absent values are the method's own choice until `resolve` fills them.
