@@ -225,6 +225,16 @@ TEST_CASE("export: adapter and mask can be read back") {
         }
 }
 
+TEST_CASE("export: a directory inside the model's is not copied into itself") {
+  const toy::Folder folder;
+  toy::write_model(folder / "m");
+  toy::fs::create_directories(folder / "m/out");
+  toy::write_text(folder / "m/out/left", "");
+  llama::export_model(folder / "m", folder / "m/out", {});
+  CHECK(toy::fs::exists(folder / "m/out/model.safetensors"));
+  CHECK_FALSE(toy::fs::exists(folder / "m/out/out"));
+}
+
 TEST_CASE("export: what cannot be written is refused") {
   const toy::Folder folder;
   toy::write_model(folder / "m");
