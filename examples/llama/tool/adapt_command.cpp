@@ -298,6 +298,8 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
       ->check(CLI::IsMember({"one-shot", "linear", "cubic"}));
   sub->add_option("--schedule-steps", a->choice.steps, "prunings, with training between them (default: the method's)")
       ->check(CLI::Range(1, 1000));
+  sub->add_option("--early-share", a->choice.training.early_share,
+                  "share of the training tokens that every schedule step but the last gets (default: 0.1)");
   sub->add_flag_callback(
       "--regrow", [a] { a->choice.regrow = true; }, "let a later mask bring pruned weights back");
   sub->add_flag_callback(
