@@ -5,6 +5,10 @@
 //   detail::Scratch scratch(bytes);
 //   auto* panel = scratch.take<float>(n);          // consecutive pieces, each aligned to 64 bytes
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <array>
 #include <cassert>
 #include <cstddef>

@@ -8,6 +8,7 @@
 // that does not depend on the number of threads; it does depend on the backend and on the number of tokens, so one
 // token alone and the same token in a batch may differ in the last bits.
 // NaN and Inf in x[t, c] reach y[t, r] wherever (r, c) is kept; where it is pruned they may or may not.
+// Weights are expected to be finite: one that is not may spoil the outputs of its neighbours in packed order.
 // Scratch for a transposed copy of x, g and y belongs to the calling threads and is kept by them (see scratch.hpp).
 //
 //   losa::spmm(packed, losa::view(x, tokens, in), losa::view(y, tokens, out), pool, {.bias = b});

@@ -54,11 +54,13 @@ struct Kernels {
   template <std::size_t V, class T>
   static void gather(const TileLists& lists, const T* values, const float* panel, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
-      lists.prefetch(values, r);
+      lists.prefetch_panel(r);
       const T* value = values + lists.offsets[r];
+      const T* soon = lists.soon(values, r);
       float* const out = sums + r * V * lanes;
       Row<V> acc = load<V>(out);
       for (std::uint32_t k = lists.starts[r]; k != lists.starts[r + 1]; ++k, ++value) {
+        __builtin_prefetch(soon++, 0, 2);
         const Batch weight(static_cast<float>(widen(*value)));
         const float* column = panel + 2 * std::size_t{lists.entries[k]};
 #pragma GCC unroll 8
@@ -73,10 +75,12 @@ struct Kernels {
   template <std::size_t V>
   static void scatter(const TileLists& lists, const float* values, const float* g, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
-      lists.prefetch(values, r);
+      lists.prefetch_panel(r);
       const float* value = values + lists.offsets[r];
+      const float* soon = lists.soon(values, r);
       const Row<V> row = load<V>(g + r * V * lanes);
       for (std::uint32_t k = lists.starts[r]; k != lists.starts[r + 1]; ++k, ++value) {
+        __builtin_prefetch(soon++, 0, 2);
         const Batch weight(*value);
         float* column = sums + 2 * std::size_t{lists.entries[k]};
 #pragma GCC unroll 8
@@ -90,10 +94,12 @@ struct Kernels {
   static void sample(const TileLists& lists, const float* base, float scale, const float* g, const float* panel,
                      float* values) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
-      lists.prefetch(values, r);
+      lists.prefetch_panel(r);
       std::size_t i = lists.offsets[r];
+      const float* soon = lists.soon(values, r);
       const Row<V> row = load<V>(g + r * V * lanes);
       for (std::uint32_t k = lists.starts[r]; k != lists.starts[r + 1]; ++k, ++i) {
+        __builtin_prefetch(soon++, 0, 2);
         const float* column = panel + 2 * std::size_t{lists.entries[k]};
         Batch dot = row[0] * Batch::load_unaligned(column);
 #pragma GCC unroll 8
