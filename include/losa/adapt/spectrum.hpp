@@ -1,7 +1,7 @@
 #pragma once
 // Squared singular values of a matrix, by the eigenvalues of the smaller of its two Grams, in double.
 
-#include <Eigen/Dense>
+#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cstddef>
 #include <vector>
