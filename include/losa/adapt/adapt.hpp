@@ -51,8 +51,9 @@ class Adaptation {
   bool finished() const noexcept { return step_ == options_.steps && trained_ == options_.train_steps; }
   const AdaptReport& report() const noexcept { return report_; }
 
-  /// Runs to the end. Returns false if `progress` asked to stop; the last checkpoint then holds the state.
-  /// Throws NumericError (a loss that is not finite, a failed factorisation) with the step named.
+  /// Runs to the end. Returns false if `progress` asked to stop: in training the run can be called again and goes on
+  /// where it stood; while pruning, what is in memory is half done, and the last checkpoint holds the state to go on
+  /// from. Throws NumericError (a loss that is not finite, a failed factorisation) with the step named.
   bool run(const Progress& progress = {}, const Checkpoint& checkpoint = {}) {
     while (!finished()) {
       if (trained_ == segment_end(step_)) {
@@ -194,8 +195,10 @@ class Adaptation {
       if (!layer->pruned()) layer->set_mask(Mask::full(layer->out(), layer->in()), engine_.executor());
     }
     const bool go_on = measure_backward(A_linear::Measure::output_squares, step, progress);
-    for (std::size_t l = 0; l < layers_.size(); ++l)
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      layers_[l]->measure(A_linear::Measure::nothing);
       if (was_dense[l]) layers_[l]->clear_mask();
+    }
     if (!go_on) return false;
 
     HiddenStates hidden = embedded(engine_);
