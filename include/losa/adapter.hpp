@@ -9,3 +9,4 @@
 #include <losa/adapter/merge.hpp>
 #include <losa/adapter/optimizer.hpp>
 #include <losa/adapter/resize.hpp>
+#include <losa/adapter/small_svd.hpp>

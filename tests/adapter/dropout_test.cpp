@@ -1,5 +1,7 @@
 #include <losa/adapter/dropout.hpp>
 
+#include <bit>
+#include <cmath>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -53,17 +55,22 @@ TEST_CASE("dropout: a fraction p is dropped and the mean stays") {
 }
 
 TEST_CASE("dropout: neighbouring elements are independent") {
-  // Four elements share 64 random bits: the counts of the sixteen outcomes must not differ by more than chance.
-  const Dropout dropout(0.5, 4, 0);
+  // Four elements share 64 random bits: each of the sixteen outcomes must be as frequent as independence makes it.
+  const Dropout dropout(0.25, 4, 0);
   std::vector<float> d(4000);
-  std::vector<int> count(16);
+  std::vector<double> count(16);
   for (std::size_t row = 0; row < 16; ++row) {
     dropout.multipliers({.step = 1, .training = true}, row, d);
     for (std::size_t i = 0; i < d.size(); i += 4)
-      ++count[(d[i] != 0 ? 1u : 0u) + (d[i + 1] != 0 ? 2u : 0u) + (d[i + 2] != 0 ? 4u : 0u) +
-              (d[i + 3] != 0 ? 8u : 0u)];
+      ++count[(d[i] == 0 ? 1u : 0u) + (d[i + 1] == 0 ? 2u : 0u) + (d[i + 2] == 0 ? 4u : 0u) +
+              (d[i + 3] == 0 ? 8u : 0u)];
   }
-  for (int n : count) CHECK(std::abs(n - 1000) < 160);
+  for (unsigned outcome = 0; outcome < 16; ++outcome) {
+    CAPTURE(outcome);
+    const int dropped = std::popcount(outcome);
+    const double probability = std::pow(0.25, dropped) * std::pow(0.75, 4 - dropped);
+    CHECK(std::abs(count[outcome] - 16000 * probability) < 5 * std::sqrt(16000 * probability * (1 - probability)));
+  }
 }
 
 TEST_CASE("dropout: p = 0 is never active, p outside [0, 1) is an error") {

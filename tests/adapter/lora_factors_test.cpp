@@ -10,28 +10,6 @@
 using namespace oracle;
 using losa::LoraFactors;
 
-namespace {
-/// Copies what is shown to it, or puts it back.
-struct Shelf {
-  std::vector<std::uint64_t> integers;
-  std::vector<double> numbers;
-  std::vector<std::vector<float>> arrays;
-  bool reading = false;
-  std::size_t i = 0, n = 0, k = 0;
-  void operator()(const char*, std::uint64_t& value) { exchange(integers, i, value); }
-  void operator()(const char*, double& value) { exchange(numbers, n, value); }
-  void operator()(const char*, std::vector<float>& value) { exchange(arrays, k, value); }
-  template <class T>
-  void exchange(std::vector<T>& store, std::size_t& at, T& value) {
-    if (reading) {
-      value = store.at(at++);
-    } else {
-      store.push_back(value);
-    }
-  }
-};
-}  // namespace
-
 TEST_CASE("factors: B starts at 0, A uniform in ±1/√in, a pure function of seed and stream") {
   const LoraFactors factors(30, 400, {.rank = 10, .seed = 5, .stream = 6});
   CHECK(factors.rank() == 10);
@@ -87,7 +65,7 @@ TEST_CASE("factors: state that is shown and put back is the same adapter") {
   Shelf shelf;
   factors.visit(shelf);
   LoraFactors other(6, 9, {.rank = 1});
-  shelf.reading = true;
+  shelf.rewind();
   other.visit(shelf);
   CHECK(other.rank() == 4);
   CHECK(other.scale() == 0.75);
@@ -96,12 +74,12 @@ TEST_CASE("factors: state that is shown and put back is the same adapter") {
   for (std::size_t part : {0u, 1u}) CHECK(same_bits(other.parameters()[part], factors.parameters()[part]));
 
   Shelf torn = shelf;
-  torn.i = torn.n = torn.k = 0;
+  torn.rewind();
   torn.arrays[1].pop_back();
   CHECK(sentence<losa::ShapeError>([&] { other.visit(torn); }) ==
         "LoraFactors::visit: rank 4 needs 36 and 24 elements of a and bt, got 36 and 23");
   Shelf alien = shelf;
-  alien.i = alien.n = alien.k = 0;
+  alien.rewind();
   LoraFactors small(3, 9, {.rank = 1});
   CHECK(sentence<losa::RangeError>([&] { small.visit(alien); }) ==
         "LoraFactors::visit: rank of a 3 × 9 layer must be at most 3, got 4");

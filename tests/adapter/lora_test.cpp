@@ -21,6 +21,10 @@ TEST_CASE("plain LoRA: B = 0 and rank 0 are the sparse layer alone") {
   rank_zero_is_the_base<Lora>();
 }
 
+TEST_CASE("plain LoRA: state put back is the same adapter, dropout included") {
+  state_put_back_gives_the_same_bits<Lora>();
+}
+
 TEST_CASE("plain LoRA: errors name the argument") {
   wrong_shapes_are_named<Lora>("Lora");
   losa::PackedMatrix<float> packed(losa::Mask::full(5, 7));

@@ -21,6 +21,10 @@ TEST_CASE("masked LoRA: B = 0 and rank 0 are the sparse layer alone") {
   rank_zero_is_the_base<MaskedLora>();
 }
 
+TEST_CASE("masked LoRA: state put back is the same adapter, dropout included") {
+  state_put_back_gives_the_same_bits<MaskedLora>();
+}
+
 TEST_CASE("masked LoRA: errors name the argument") { wrong_shapes_are_named<MaskedLora>("MaskedLora"); }
 
 TEST_CASE("masked LoRA: nothing pruned is plain LoRA, everything pruned is 0") {

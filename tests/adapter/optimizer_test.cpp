@@ -77,6 +77,22 @@ TEST_CASE("AdamW: a gradient scale is the gradient scaled") {
   CHECK(oracle::same_bits(one.v, two.v));
 }
 
+TEST_CASE("AdamW: moments put back go on with the same bits") {
+  Moments moments, restored;
+  std::vector<float> p{1.0f, -2.0f};
+  const std::vector<float> g{0.5f, 3.0f};
+  adamw_step(p, g, moments, {}, 0.1, 1);
+  oracle::Shelf shelf;
+  moments.visit(shelf);
+  shelf.rewind();
+  restored.visit(shelf);
+  std::vector<float> q = p;
+  adamw_step(p, g, moments, {}, 0.1, 2);
+  adamw_step(q, g, restored, {}, 0.1, 2);
+  CHECK(oracle::same_bits(p, q));
+  CHECK(oracle::same_bits(moments.m, restored.m));
+}
+
 TEST_CASE("AdamW: errors name the argument") {
   Moments moments;
   std::vector<float> p(3), g(3), other(2);

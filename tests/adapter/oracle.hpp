@@ -118,6 +118,31 @@ inline bool same_bits(std::span<const float> a, std::span<const float> b) {
   return true;
 }
 
+/// Copies what is shown to it, or puts it back.
+struct Shelf {
+  std::vector<std::uint64_t> integers;
+  std::vector<double> numbers;
+  std::vector<std::vector<float>> arrays;
+  bool reading = false;
+  std::size_t i = 0, n = 0, k = 0;
+  void operator()(const char*, std::uint64_t& value) { exchange(integers, i, value); }
+  void operator()(const char*, double& value) { exchange(numbers, n, value); }
+  void operator()(const char*, std::vector<float>& value) { exchange(arrays, k, value); }
+  /// From here on it puts back, from the start.
+  void rewind() {
+    reading = true;
+    i = n = k = 0;
+  }
+  template <class T>
+  void exchange(std::vector<T>& store, std::size_t& at, T& value) {
+    if (reading) {
+      value = store.at(at++);
+    } else {
+      store.push_back(value);
+    }
+  }
+};
+
 /// The sentence of the error that f throws; empty if it throws none of kind E.
 template <class E, class F>
 std::string sentence(F&& f) {

@@ -188,6 +188,23 @@ void rank_zero_is_the_base() {
 }
 
 template <losa::Adapter A>
+void state_put_back_gives_the_same_bits() {
+  Layer<A> layer({9, 40, 5, 3, 0.5, 0.3});
+  const Dense y = layer.run();
+  Shelf shelf;
+  layer.adapter.visit(shelf);
+  layer.adapter = A(9, 40, {.rank = 1});
+  shelf.rewind();
+  layer.adapter.visit(shelf);
+  CHECK(layer.adapter.dropout() == 0.3);
+  layer.adapter.refresh(layer.packed, layer.base);
+  CHECK(same_bits(layer.run().data, y.data));
+  shelf.numbers.back() = 1.5;
+  shelf.rewind();
+  CHECK(sentence<losa::RangeError>([&] { layer.adapter.visit(shelf); }) == "Dropout: p must be in [0, 1), got 1.5");
+}
+
+template <losa::Adapter A>
 void wrong_shapes_are_named(const std::string& type) {
   const Layer<A> layer({5, 7, 3, 2, 0.5, 0});
   Dense y(3, 5), wrong_x(3, 6), wrong_y(3, 4), grad_x(3, 7);

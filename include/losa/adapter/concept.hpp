@@ -28,10 +28,12 @@ namespace losa::inline v0 {
 /// a call; one may serve layers of different shapes, at the price of allocating again.
 struct LoraWorkspace {
   PackedMatrix<float> weight_gradient;  // Ĝ = (GᵀX)⊙M
-  std::vector<float> tokens_in;         // (tokens, in)
-  std::vector<float> tokens_rank;       // (tokens, rank)
-  std::vector<float> tokens_rank2;      // (tokens, rank)
-  std::vector<float> factor;            // (rank, max(in, out))
+  PackedMatrix<float> factor_a;         // A and Bᵀ with every position kept, for the dense products of plain LoRA
+  PackedMatrix<float> factor_bt;
+  std::vector<float> tokens_in;     // (tokens, in)
+  std::vector<float> tokens_rank;   // (tokens, rank)
+  std::vector<float> tokens_rank2;  // (tokens, rank)
+  std::vector<float> factor;        // (rank, max(in, out))
 };
 
 template <class A>

@@ -3,13 +3,13 @@
 //
 //   Y = X·(M⊙W)ᵀ + σ·(drop(X)·Aᵀ)·Bᵀ                       X (tokens, in), Y (tokens, out)
 //
-// Gradients from G = ∂L/∂Y, with Z = drop(X)·Aᵀ and H = σ·G·B, both (tokens, rank):
+// Gradients from G = ∂L/∂Y, with Z = σ·drop(X)·Aᵀ and H = σ·G·B, both (tokens, rank):
 //
-//   ∂L/∂B = σ·Gᵀ·Z    ∂L/∂A = Hᵀ·drop(X)    ∂L/∂X = G·(M⊙W) + drop′(H·A)
+//   ∂L/∂B = Gᵀ·Z    ∂L/∂A = Hᵀ·drop(X)    ∂L/∂X = G·(M⊙W) + drop′(H·A)
 //
 // Merging is not exact: W* = M⊙(W + σBA) drops what the adapter had learned at pruned positions.
-// The thin dense products run on tiles of fixed size, each single-threaded, so that results do not depend on the number
-// of threads; cost O(tokens·rank·(in + out)) beside the sparse products.
+// The thin dense products use the sparse kernels with every position kept: as fast, and no more dependent on the number
+// of threads. Cost O(tokens·rank·(in + out)) beside the sparse products.
 //
 //   losa::Lora adapter(out, in, {.rank = 8, .scale = 2.0});
 //   adapter.refresh(packed, base, executor);               // packed = base
@@ -18,10 +18,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
-#include <type_traits>
-#include <vector>
-
-#include <Eigen/Core>
 
 #include <losa/adapter/concept.hpp>
 
@@ -29,16 +25,11 @@ namespace losa::inline v0 {
 
 namespace detail {
 
-template <class T>
-using EigenView = Eigen::Map<
-    std::conditional_t<std::is_const_v<T>, const Eigen::Matrix<std::remove_const_t<T>, -1, -1, Eigen::RowMajor>,
-                       Eigen::Matrix<T, -1, -1, Eigen::RowMajor>>,
-    Eigen::Unaligned, Eigen::OuterStride<>>;
-
-template <class T>
-EigenView<T> as_eigen(MatrixView<T> m) {
-  return {m.data, static_cast<Eigen::Index>(m.rows), static_cast<Eigen::Index>(m.cols),
-          Eigen::OuterStride<>(static_cast<Eigen::Index>(m.stride))};
+/// `packed` with every position kept and the values of `m`.
+inline void pack_all(MatrixView<const float> m, PackedMatrix<float>& packed) {
+  if (packed.rows() != m.rows || packed.cols() != m.cols || packed.kept() != m.size())
+    packed = PackedMatrix<float>(Mask::full(m.rows, m.cols));
+  for (std::size_t r = 0; r < m.rows; ++r) std::copy_n(m.row(r).data(), m.cols, packed.row_values(r).data());
 }
 
 }  // namespace detail
@@ -68,12 +59,9 @@ class Lora : public LoraFactors {
     if (rank() == 0) return;
     const MatrixView<const float> input = dropped(x, key, executor, workspace);
     const MatrixView<float> z = detail::scratch(workspace.tokens_rank, x.rows, rank());
-    const auto scale = static_cast<float>(this->scale());
-    detail::for_tiles(x.rows, detail::token_tile, executor, [&](std::size_t t, std::size_t count) {
-      auto z_tile = detail::as_eigen(z.block(t, 0, count, rank()));  // (tile, rank)
-      z_tile.noalias() = detail::as_eigen(input.block(t, 0, count, in())) * detail::as_eigen(a()).transpose();
-      detail::as_eigen(y.block(t, 0, count, out())).noalias() += scale * (z_tile * detail::as_eigen(bt()));
-    });
+    pack_factors(workspace);
+    project(workspace.factor_a, input, z, executor);  // σ·drop(X)·Aᵀ
+    spmm_transposed(workspace.factor_bt, z, y, executor, {.accumulate = true});
   }
 
   /// Adds ∂L/∂A and ∂L/∂Bᵀ to `gradients` and writes grad_x (tokens, in) unless that view is empty; x and key as in
@@ -91,32 +79,23 @@ class Lora : public LoraFactors {
     const MatrixView<const float> input = dropped(x, key, executor, workspace);
     const MatrixView<float> z = detail::scratch(workspace.tokens_rank, x.rows, rank());
     const MatrixView<float> h = detail::scratch(workspace.tokens_rank2, x.rows, rank());
-    const auto scale = static_cast<float>(this->scale());
-    detail::for_tiles(x.rows, detail::token_tile, executor, [&](std::size_t t, std::size_t count) {
-      detail::as_eigen(z.block(t, 0, count, rank())).noalias() =
-          scale * (detail::as_eigen(input.block(t, 0, count, in())) * detail::as_eigen(a()).transpose());
-      detail::as_eigen(h.block(t, 0, count, rank())).noalias() =
-          scale * (detail::as_eigen(grad_y.block(t, 0, count, out())) * detail::as_eigen(bt()).transpose());
-    });
-    // Both sums run over all tokens: the tasks split the columns, each sums in one order.
-    const MatrixView<float> grad_a{gradients.a.data(), rank(), in()};
-    const MatrixView<float> grad_bt{gradients.bt.data(), rank(), out()};
-    add_outer(z, grad_y, grad_bt, executor);
-    add_outer(h, input, grad_a, executor);
-    if (grad_x.empty()) return;
-    detail::for_tiles(x.rows, detail::token_tile, executor, [&](std::size_t t, std::size_t count) {
-      Eigen::Matrix<float, -1, -1, Eigen::RowMajor> through =
-          detail::as_eigen(MatrixView<const float>(h.block(t, 0, count, rank()))) * detail::as_eigen(a());
-      if (dropout_.active(key)) {
-        std::vector<float> d(in());
-        for (std::size_t i = 0; i < count; ++i) {
-          dropout_.multipliers(key, t + i, d);
-          float* row = through.data() + i * in();
-          for (std::size_t c = 0; c < d.size(); ++c) row[c] *= d[c];
-        }
-      }
-      detail::as_eigen(grad_x.block(t, 0, count, in())) += through;
-    });
+    pack_factors(workspace);
+    project(workspace.factor_a, input, z, executor);    // Z = σ·drop(X)·Aᵀ
+    project(workspace.factor_bt, grad_y, h, executor);  // H = σ·G·B
+    if (!grad_x.empty() && !dropout_.active(key))
+      spmm_transposed(workspace.factor_a, h, grad_x, executor, {.accumulate = true});
+    PackedMatrix<float>& product = workspace.factor_bt;
+    sddmm(z, grad_y, product, executor);  // Zᵀ·G
+    detail::add_scaled(gradients.bt, {product.values().data(), rank(), out()}, 1.0f);
+    // drop(X) is needed until the gradient of A is there, A until that of X: with dropout A is packed once more.
+    sddmm(h, input, workspace.factor_a, executor);  // Hᵀ·drop(X)
+    detail::add_scaled(gradients.a, {workspace.factor_a.values().data(), rank(), in()}, 1.0f);
+    if (grad_x.empty() || !dropout_.active(key)) return;
+    detail::pack_all(a(), workspace.factor_a);
+    const MatrixView<float> through = detail::scratch(workspace.tokens_in, x.rows, x.cols);
+    spmm_transposed(workspace.factor_a, h, through, executor);
+    detail::with_dropout(dropout_, key, through, grad_x, executor,
+                         [](float d, float from, float to) { return to + d * from; });
   }
 
   /// As above with scratch of the call's own.
@@ -141,8 +120,6 @@ class Lora : public LoraFactors {
   }
 
  private:
-  static constexpr std::size_t column_tile = 128;
-
   MatrixView<const float> dropped(MatrixView<const float> x, DropoutKey key, ExecutorRef executor,
                                   LoraWorkspace& workspace) const {
     if (!dropout_.active(key)) return x;
@@ -151,13 +128,17 @@ class Lora : public LoraFactors {
     return result;
   }
 
-  /// sum (rank, width) += leftᵀ·right, left (tokens, rank), right (tokens, width)
-  static void add_outer(MatrixView<const float> left, MatrixView<const float> right, MatrixView<float> sum,
-                        ExecutorRef executor) {
-    detail::for_tiles(right.cols, column_tile, executor, [&](std::size_t c, std::size_t count) {
-      detail::as_eigen(sum.block(0, c, sum.rows, count)).noalias() +=
-          detail::as_eigen(left).transpose() * detail::as_eigen(right.block(0, c, right.rows, count));
-    });
+  void pack_factors(LoraWorkspace& workspace) const {
+    detail::pack_all(a(), workspace.factor_a);
+    detail::pack_all(bt(), workspace.factor_bt);
+  }
+  /// result (tokens, rank) = σ·x·factorᵀ
+  void project(const PackedMatrix<float>& factor, MatrixView<const float> x, MatrixView<float> result,
+               ExecutorRef executor) const {
+    spmm(factor, x, result, executor);
+    const auto scale = static_cast<float>(this->scale());
+    for (std::size_t t = 0; t < result.rows; ++t)
+      for (float& value : result.row(t)) value *= scale;
   }
 
   double p_;

@@ -15,9 +15,8 @@
 #include <utility>
 #include <vector>
 
-#include <Eigen/Dense>
-
 #include <losa/adapter/optimizer.hpp>
+#include <losa/adapter/small_svd.hpp>
 #include <losa/core/error.hpp>
 
 namespace losa::inline v0 {
@@ -75,39 +74,47 @@ inline RankChange keep_components(std::size_t from, std::size_t to) {
 /// Replaces a (rank, in) and bt (rank, out) by the best factors of rank `to` < rank of their product.
 inline RankChange truncate_factors(std::vector<float>& a, std::vector<float>& bt, std::size_t in, std::size_t out,
                                    std::size_t rank, std::size_t to) {
-  using Matrix = Eigen::MatrixXd;
-  using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const auto r = static_cast<Eigen::Index>(rank);
-  const auto k = static_cast<Eigen::Index>(to);
-  const auto n = static_cast<Eigen::Index>(in);
-  const auto m = static_cast<Eigen::Index>(out);
   RankChange change{rank, to, std::vector<double>(to * rank), std::vector<double>(to * rank)};
   if (to != 0) {
-    const Matrix at = Eigen::Map<const RowMajor>(a.data(), r, n).cast<double>().transpose();  // (in, rank)
-    const Matrix b = Eigen::Map<const RowMajor>(bt.data(), r, m).cast<double>().transpose();  // (out, rank)
-    const Eigen::HouseholderQR<Matrix> qr_a(at);
-    const Eigen::HouseholderQR<Matrix> qr_b(b);
-    const Matrix q_a = qr_a.householderQ() * Matrix::Identity(n, r);               // (in, rank)
-    const Matrix q_b = qr_b.householderQ() * Matrix::Identity(m, r);               // (out, rank)
-    const Matrix r_a = qr_a.matrixQR().topRows(r).triangularView<Eigen::Upper>();  // Aᵀ = Q_a·R_a
-    const Matrix r_b = qr_b.matrixQR().topRows(r).triangularView<Eigen::Upper>();  // B = Q_b·R_b
-    const Eigen::JacobiSVD<Matrix> svd(r_b * r_a.transpose(), Eigen::ComputeFullU | Eigen::ComputeFullV);
-    const Matrix u = svd.matrixU().leftCols(k);  // (rank, to)
-    const Matrix v = svd.matrixV().leftCols(k);  // (rank, to)
+    const ThinQr qr_a(std::vector<double>(a.begin(), a.end()), rank, in);     // Aᵀ = Q_a·R_a
+    const ThinQr qr_b(std::vector<double>(bt.begin(), bt.end()), rank, out);  // B = Q_b·R_b
+    // BA = Q_b·(R_b·R_aᵀ)·Q_aᵀ, and the core in the middle is UΣVᵀ.
+    std::vector<double> core(rank * rank);
+    for (std::size_t i = 0; i < rank; ++i)
+      for (std::size_t j = 0; j < rank; ++j)
+        for (std::size_t k = std::max(i, j); k < rank; ++k) core[j * rank + i] += qr_b.r(i, k) * qr_a.r(j, k);
+    const std::vector<double> v = right_singular_vectors(std::move(core), rank);  // (rank, rank)
 
     // Rows of an untrained a have mean length 1/√3; that stands in where a is all zero.
-    const double norm = at.norm() / std::sqrt(static_cast<double>(rank));
-    const double length = norm > 0 ? norm : 1.0 / std::sqrt(3.0);
-    const Matrix next_a = length * (q_a * v).transpose();                                                 // (to, in)
-    const Matrix next_bt = (svd.singularValues().head(k).asDiagonal() * (q_b * u).transpose() / length);  // (to, out)
-    // B' = B·(R_aᵀV/length) and A' = (length·Vᵀ·R_a⁻ᵀ)·A, hence by the chain rule the maps of the gradients:
-    // ∂/∂A' = (R_aᵀV/length)ᵀ·∂/∂A, ∂/∂B' = ∂/∂B·(length·Vᵀ·R_a⁻ᵀ)ᵀ.
-    const Matrix a_map = v.transpose() * r_a / length;  // (to, rank)
-    const Matrix bt_map = length * r_a.completeOrthogonalDecomposition().solve(v).transpose();
-    Eigen::Map<Eigen::Matrix<double, -1, -1, Eigen::RowMajor>>(change.a_map.data(), k, r) = a_map;
-    Eigen::Map<Eigen::Matrix<double, -1, -1, Eigen::RowMajor>>(change.bt_map.data(), k, r) = bt_map;
-    Eigen::Map<RowMajor>(a.data(), k, n) = next_a.cast<float>();
-    Eigen::Map<RowMajor>(bt.data(), k, m) = next_bt.cast<float>();
+    double squares = 0;
+    for (float value : a) squares += static_cast<double>(value) * static_cast<double>(value);
+    const double length = squares > 0 ? std::sqrt(squares / static_cast<double>(rank)) : 1.0 / std::sqrt(3.0);
+
+    // A' = length·(Q_a·V)ᵀ = (length·Vᵀ·R_a⁻ᵀ)·A and B' = UΣ/length = B·(R_aᵀ·V/length). By the chain rule the
+    // gradient of A' is (R_aᵀ·V/length)ᵀ times that of A, the gradient of B'ᵀ length·Vᵀ·R_a⁻ᵀ times that of Bᵀ.
+    std::vector<float> next_a(to * in);
+    std::vector<float> next_bt(to * out);
+    std::vector<double> tall(in);
+    std::vector<double> wide(out);
+    for (std::size_t k = 0; k < to; ++k) {
+      std::fill(tall.begin(), tall.end(), 0.0);
+      std::copy_n(v.data() + k * rank, rank, tall.data());
+      double* bt_map = change.bt_map.data() + k * rank;
+      std::copy_n(tall.data(), rank, bt_map);
+      qr_a.solve_r(bt_map);
+      for (std::size_t j = 0; j < rank; ++j) bt_map[j] *= length;
+      double* a_map = change.a_map.data() + k * rank;
+      for (std::size_t i = 0; i < rank; ++i)
+        for (std::size_t j = i; j < rank; ++j) a_map[j] += qr_a.r(i, j) * v[k * rank + i] / length;
+      qr_a.apply_q(tall.data());
+      for (std::size_t c = 0; c < in; ++c) next_a[k * in + c] = static_cast<float>(length * tall[c]);
+      std::fill(wide.begin(), wide.end(), 0.0);
+      for (std::size_t j = 0; j < rank; ++j)
+        for (std::size_t r = 0; r < out; ++r) wide[r] += a_map[j] * static_cast<double>(bt[j * out + r]);
+      for (std::size_t r = 0; r < out; ++r) next_bt[k * out + r] = static_cast<float>(wide[r]);
+    }
+    a = std::move(next_a);
+    bt = std::move(next_bt);
   }
   a.resize(to * in);
   bt.resize(to * out);
