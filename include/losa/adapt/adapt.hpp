@@ -288,7 +288,7 @@ class Adaptation {
       const PackedMatrix<float>& gradient = layers_[l]->weight_gradient();
       std::vector<float> dense(gradient.rows() * gradient.cols());
       gradient.to_dense({dense.data(), gradient.rows(), gradient.cols()});
-      spectra[l] = detail::squared_singular_values({dense.data(), gradient.rows(), gradient.cols()});
+      spectra[l] = detail::squared_singular_values(view(dense.data(), gradient.rows(), gradient.cols()));
     });
     for (A_linear* layer : layers_) layer->measure(A_linear::Measure::nothing);
     return go_on;

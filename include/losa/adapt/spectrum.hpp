@@ -11,8 +11,10 @@
 
 namespace losa::inline v0::detail {
 
-/// Falling, min(rows, cols) of them. Cost O(rows·cols·min + min³). Throws NumericError if they cannot be found.
-inline std::vector<double> squared_singular_values(MatrixView<const float> matrix) {
+/// Falling, min(rows, cols) of them. A template only so that Eigen's solver is compiled where it is called. Cost
+/// O(rows·cols·min + min³). Throws NumericError if they cannot be found.
+template <class T>
+std::vector<double> squared_singular_values(MatrixView<T> matrix) {
   using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const Eigen::Map<const Rows, Eigen::Unaligned, Eigen::OuterStride<>> map(
       matrix.data, static_cast<Eigen::Index>(matrix.rows), static_cast<Eigen::Index>(matrix.cols),
