@@ -1,5 +1,10 @@
 #include <losa/adapter/small_svd.hpp>
 
+#include <cmath>
+#include <limits>
+#include <utility>
+#include <vector>
+
 #include <doctest/doctest.h>
 
 #include "oracle.hpp"
@@ -19,7 +24,8 @@ std::vector<double> random_columns(std::size_t columns, std::size_t length, std:
 
 TEST_CASE("QR: Q·R is the matrix, Q orthonormal, whatever the rank") {
   for (int defect = 0; defect < 4; ++defect)
-    for (const auto [n, length] : {std::pair<std::size_t, std::size_t>{1, 1}, {1, 6}, {4, 4}, {5, 40}}) {
+    for (const auto& shape : std::vector<std::pair<std::size_t, std::size_t>>{{1, 1}, {1, 6}, {4, 4}, {5, 40}}) {
+      const std::size_t n = shape.first, length = shape.second;
       CAPTURE(defect);
       CAPTURE(n);
       std::vector<double> tall = random_columns(n, length, 1);
