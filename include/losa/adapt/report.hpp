@@ -2,8 +2,9 @@
 // What an adaptation run did, step by step: the numbers that a person wants to see and a resumed run must not lose.
 
 #include <cstdint>
-#include <string>
 #include <vector>
+
+#include <losa/core/error.hpp>
 
 namespace losa::inline v0 {
 
@@ -38,7 +39,7 @@ struct AdaptReport {
     visitor("steps", count);
     steps.resize(static_cast<std::size_t>(count));
     for (std::size_t t = 0; t < steps.size(); ++t)
-      visitor.group("step." + std::to_string(t + 1) + ".", [&] { steps[t].visit(visitor); });
+      visitor.group(detail::text("step.", t + 1, "."), [&] { steps[t].visit(visitor); });
     visitor("loss", loss);
     visitor("trainable_parameters", trainable_parameters);
   }

@@ -48,13 +48,13 @@ inline std::string header_start(const std::map<std::string, std::string>& metada
   std::string header = "{\"__metadata__\":{";
   for (const auto& [key, value] : metadata) {
     if (header.back() != '{') header += ',';
-    header += json_string(key, path) + ":" + json_string(value, path);
+    header += text(json_string(key, path), ':', json_string(value, path));
   }
   return header + "}";
 }
 /// Appends a tensor whose data starts at `offset`, and moves `offset` past it.
 inline void append_entry(std::string& header, const HeaderEntry& entry, std::size_t& offset, std::string_view path) {
-  header += "," + json_string(entry.name, path) + ":{\"dtype\":" + json_string(entry.dtype, path) + ",\"shape\":[";
+  header += text(',', json_string(entry.name, path), ":{\"dtype\":", json_string(entry.dtype, path), ",\"shape\":[");
   for (std::size_t i = 0; i < entry.shape.size(); ++i) {
     if (i != 0) header += ',';
     append(header, entry.shape[i]);
