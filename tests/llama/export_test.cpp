@@ -208,7 +208,7 @@ TEST_CASE("export: adapter and mask can be read back") {
   toy::write_model(folder / "m");
   const auto tokens = toy::tokens(30, 19);
   Engine engine(folder / "m", tokens, tokens, {.calibration_sequences = 1, .calibration_context = 8, .context = 8});
-  CHECK(llama::adapter_views(engine).empty());
+  for (const auto& view : llama::adapter_views(engine)) CHECK((view.a.rows == 0 && view.mask == nullptr));
   CHECK(llama::merged_weights(engine).empty());
   prune(engine);
   const auto path = (folder / "adapter.safetensors").string();
@@ -223,6 +223,16 @@ TEST_CASE("export: adapter and mask can be read back") {
           CHECK(one.a[1] == layer.adapter().a()(0, 1));
           CHECK(one.scale == layer.adapter().scale());
         }
+
+  // A mask alone is an adapter of rank 0.
+  Engine masked(folder / "m", tokens, tokens, {.calibration_sequences = 1, .calibration_context = 8, .context = 8});
+  auto& layer = masked.linears(0)[0];
+  layer.set_mask(losa::Mask(layer.out(), layer.in()));
+  losa::io::save_adapter(path, llama::adapter_views(masked));
+  for (const auto& one : losa::io::load_adapter(path)) {
+    CHECK(one.rank == 0);
+    CHECK(one.mask.has_value() == (one.name == layer.name));
+  }
 }
 
 TEST_CASE("export: a directory inside the model's is not copied into itself") {
