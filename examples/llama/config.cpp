@@ -231,7 +231,7 @@ Config read_config(const std::filesystem::path& directory) {
   if (!std::filesystem::is_directory(directory, error))
     raise<losa::FileError>(directory.string(), ": is not a directory");
   std::ifstream file(path, std::ios::binary);
-  if (!file) raise<losa::FileError>(path.string(), ": cannot be opened");
+  if (!file || std::filesystem::is_directory(path, error)) raise<losa::FileError>(path.string(), ": cannot be opened");
   const std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   if (file.bad()) raise<losa::FileError>(path.string(), ": cannot be read");
   return parse_config(content, path.string());

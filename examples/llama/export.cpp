@@ -200,7 +200,16 @@ class Exporter {
     write_text(out_ / index_name, index.dump(2) + "\n");
   }
 
+  // What an earlier run made beside its merged model belongs to that run.
+  std::set<std::string> results_of_earlier_run() const {
+    const std::set<std::string> results{"report.json", "compressed", "adapter"};
+    return std::ranges::all_of(results, [&](const std::string& name) { return fs::exists(model_ / name); })
+               ? results
+               : std::set<std::string>();
+  }
+
   void copy_others(const std::set<std::string>& written) {
+    const std::set<std::string> left_out = results_of_earlier_run();
     std::error_code error;
     const auto skipped = fs::weakly_canonical(out_, error);
     auto at = fs::recursive_directory_iterator(model_, error);
@@ -208,11 +217,13 @@ class Exporter {
       const fs::path relative = at->path().lexically_relative(model_);
       std::error_code ignored;
       if (at->is_directory(ignored)) {
-        if (relative.filename().string().starts_with('.') || fs::weakly_canonical(at->path(), ignored) == skipped)
+        if (relative.filename().string().starts_with('.') || left_out.contains(relative.string()) ||
+            fs::weakly_canonical(at->path(), ignored) == skipped)
           at.disable_recursion_pending();
         else
           make_directory(out_ / relative);
-      } else if (at->is_regular_file(ignored) && !written.contains(relative.string())) {
+      } else if (at->is_regular_file(ignored) && !written.contains(relative.string()) &&
+                 !left_out.contains(relative.string())) {
         const losa::io::MappedFile file(at->path().string());
         write_text(out_ / relative, text_of(file));
       }

@@ -9,9 +9,11 @@
 #include <losa/adapter/masked_lora.hpp>
 #include <losa/io/adapter_file.hpp>
 #include <losa/io/atomic_file.hpp>
+#include <losa/io/safetensors_file.hpp>
 #include <losa/io/state_file.hpp>
 #include <losa/version.hpp>
 #include <map>
+#include <regex>
 
 #include "../adapt_engine.hpp"
 #include "../config.hpp"
@@ -72,11 +74,19 @@ void check(AdaptArguments& a) {
   if (a.calibration_sequences == 0) usage_error("--calibration-sequences must be at least 1");
   if (a.context < 2 || a.calibration_context < 2) usage_error("--context and --calibration-context must be at least 2");
   a.choice = resolve(a.choice, a.n_of_m.has_value(), *a.sparsity);
-  if (!(*a.choice.learning_rate > 0)) usage_error("--lr must be positive, got ", *a.choice.learning_rate);
+  const double rate = *a.choice.learning_rate;
+  if (!(rate > 0 && std::isfinite(rate))) usage_error("--lr must be positive, got ", rate);
+  if (!std::isfinite(a.alpha)) usage_error("--alpha must be finite, got ", a.alpha);
+  if (!(*a.choice.delta >= 0 && *a.choice.delta <= 1)) usage_error("--delta must be in [0, 1], got ", *a.choice.delta);
   const double early = *a.choice.training.early_share;
   if (!(early >= 0 && early * static_cast<double>(*a.choice.steps - 1) <= 1))
     usage_error("--early-share must be in [0, 1/(schedule steps - 1)], got ", early);
   if (!(*a.choice.mean_rank >= 1)) usage_error("--mean-rank must be at least 1, got ", *a.choice.mean_rank);
+  try {
+    (void)std::regex(a.skip);
+  } catch (const std::regex_error&) {
+    usage_error("--skip: ", a.skip, " is no regular expression");
+  }
 }
 
 /// As many sequences of the held-out part are evaluated: enough to tell methods apart, in seconds.
@@ -125,6 +135,19 @@ std::string fingerprint(const AdaptArguments& a, std::span<const llama::Token> t
   json["tokens"] = tokens.size();
   json["tokens_hash"] = hash;
   return json.dump();
+}
+
+/// Refuses to go on with what was made with other arguments, and names those that differ.
+void expect_same_arguments(const std::string& out, const std::string& saved, const std::string& print) {
+  if (saved == print) return;
+  const Json before = Json::parse(saved, nullptr, false);
+  const Json now = Json::parse(print);
+  std::string differing;
+  for (const auto& [key, value] : now.items()) {
+    const Json was = before.is_object() && before.contains(key) ? before[key] : Json("unknown");
+    if (was != value) differing += (differing.empty() ? "" : ", ") + key + " " + was.dump() + ", now " + value.dump();
+  }
+  losa::detail::raise<losa::FileError>("--out ", out, ": the run there has other arguments: ", differing);
 }
 
 llama::OutputType output_type(const std::string& dtype) {
@@ -187,8 +210,7 @@ void run_adapt(const AdaptArguments& a) {
   if (directory.complete()) {
     std::ifstream file(directory.report());
     const Json report = Json::parse(file, nullptr, false);
-    if (!report.is_object() || report.value("fingerprint", "") != print)
-      losa::detail::raise<losa::FileError>(a.out, ": holds the result of a run with other arguments");
+    expect_same_arguments(a.out, report.is_object() ? report.value("fingerprint", "") : "", print);
     say(a.common, a.out + " is complete");
     write_json(a.common, report);
     return;
@@ -200,7 +222,11 @@ void run_adapt(const AdaptArguments& a) {
     run.visit(visitor);
   };
   if (directory.has_state()) {
-    losa::io::load_state(directory.state().string(), print, visit);
+    const std::string state = directory.state().string();
+    const losa::io::SafetensorsFile saved(state);
+    if (const auto found = saved.metadata().find("losa.fingerprint"); found != saved.metadata().end())
+      expect_same_arguments(a.out, found->second, print);
+    losa::io::load_state(state, print, visit);
     run.restore();
     ++log.resumes;
   }
@@ -220,7 +246,14 @@ void run_adapt(const AdaptArguments& a) {
     losa::io::save_state(directory.state().string(), print, visit);
     last_saved = Clock::now();
   };
-  if (!run.run(progress, checkpoint)) {
+  bool finished = false;
+  try {
+    finished = run.run(progress, checkpoint);
+  } catch (const losa::NumericError&) {  // would come again at the same step
+    directory.abandon();
+    throw;
+  }
+  if (!finished) {
     bar.finish();
     losa::detail::raise<losa::Error>(directory.has_state() ? "stopped; the same command with --resume continues"
                                                            : "stopped before anything was saved");
@@ -304,17 +337,23 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
       "--regrow", [a] { a->choice.regrow = true; }, "let a later mask bring pruned weights back");
   sub->add_flag_callback(
       "--no-regrow", [a] { a->choice.regrow = false; }, "keep masks nested");
-  sub->add_option("--train-tokens", a->train_tokens, "tokens to train on")->capture_default_str();
-  sub->add_option("--batch", a->batch, "sequences per training step")->capture_default_str();
-  sub->add_option("--context", a->context, "tokens per training sequence")->capture_default_str();
+  sub->add_option("--train-tokens", a->train_tokens, "tokens to train on")
+      ->check(whole_number())
+      ->capture_default_str();
+  sub->add_option("--batch", a->batch, "sequences per training step")->check(whole_number())->capture_default_str();
+  sub->add_option("--context", a->context, "tokens per training sequence")
+      ->check(whole_number())
+      ->capture_default_str();
   sub->add_option("--lr", a->choice.learning_rate, "peak learning rate (default: the method's)");
   sub->add_option("--mean-rank", a->choice.mean_rank, "mean rank of the adapters (default: 8)");
   sub->add_option("--alpha", a->alpha, "scale of the adapters is alpha / mean rank")->capture_default_str();
   sub->add_option("--delta", a->choice.delta,
                   "how far a layer's sparsity may lie from the target (default: the paper's for rmi, else 0.15)");
   sub->add_option("--calibration-sequences", a->calibration_sequences, "sequences to calibrate on")
+      ->check(whole_number())
       ->capture_default_str();
   sub->add_option("--calibration-context", a->calibration_context, "tokens per calibration sequence")
+      ->check(whole_number())
       ->capture_default_str();
   sub->add_option(
          "--hold-out", a->hold_out,

@@ -187,9 +187,11 @@ void add_bench(CLI::App& app) {
   sub->add_option("--model", a->model, "a merged or compressed model: held dense and sparse in turn");
   sub->add_option("--layer", a->layer, "OUTxIN: one cold linear layer instead of a model");
   sub->add_option("--sparsity", a->sparsity, "of the layer")->capture_default_str();
-  sub->add_option("--prefill", a->prefill, "tokens of the prefill")->capture_default_str();
-  sub->add_option("--decode", a->decode, "tokens decoded one by one")->capture_default_str();
-  sub->add_option("--repeats", a->repeats, "repeats; medians are reported")->capture_default_str();
+  sub->add_option("--prefill", a->prefill, "tokens of the prefill")->check(whole_number())->capture_default_str();
+  sub->add_option("--decode", a->decode, "tokens decoded one by one")->check(whole_number())->capture_default_str();
+  sub->add_option("--repeats", a->repeats, "repeats; medians are reported")
+      ->check(whole_number())
+      ->capture_default_str();
   add_common(*sub, a->common);
   sub->callback([a] { run_bench(*a); });
 }

@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <losa/io/atomic_file.hpp>
@@ -12,7 +13,7 @@ void add_common(CLI::App& app, Common& common) {
   app.add_option("--threads", common.threads, "threads; no result depends on their number")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  app.add_option("--seed", common.seed, "seed of everything random")->capture_default_str();
+  app.add_option("--seed", common.seed, "seed of everything random")->check(whole_number())->capture_default_str();
   app.add_option("--json", common.json, "write the result as JSON to this file (- for standard output)");
 }
 
@@ -21,6 +22,17 @@ void add_token_bits(CLI::App& app, std::size_t& bits) {
                  "bits per token in token files: 8, 16 or 32 (default: 8 for a vocabulary of at most 256, 16 up to "
                  "65536, else 32)")
       ->check(CLI::IsMember({"8", "16", "32"}));
+}
+
+CLI::Validator whole_number() {
+  return CLI::Validator(
+      [](std::string& text) {
+        std::uint64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        return error == std::errc() && end == text.data() + text.size() ? std::string()
+                                                                        : "expected a whole number, got " + text;
+      },
+      "");
 }
 
 void add_weights(CLI::App& app, std::string& weights) {

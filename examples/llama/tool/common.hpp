@@ -39,6 +39,10 @@ void add_common(CLI::App& app, Common& common);
 /// Adds --token-bits; 0 stands for the default of the vocabulary.
 void add_token_bits(CLI::App& app, std::size_t& bits);
 
+/// For options that count: digits alone, and in the range of the type. (CLI11 reads -1 into an unsigned number as its
+/// largest value.)
+CLI::Validator whole_number();
+
 /// Adds --weights.
 void add_weights(CLI::App& app, std::string& weights);
 /// What --weights stands for.

@@ -1,6 +1,7 @@
 // losa-llama eval: perplexity of a model on a token file.
 
 #include <cstdio>
+#include <losa/io/atomic_file.hpp>
 
 #include "../evaluate.hpp"
 #include "../model.hpp"
@@ -13,7 +14,7 @@ namespace {
 
 struct EvalArguments {
   Common common;
-  std::string model, tokens;
+  std::string model, tokens, logits;
   std::string sequences = "32";
   std::string weights = "auto";
   std::size_t token_bits = 0;
@@ -33,6 +34,17 @@ std::size_t sequence_count(const std::string& text) {
   return value;
 }
 
+/// Logits (context, vocabulary) of the first sequence, as little-endian f32 without a header.
+void write_logits(const std::string& path, const llama::Model& model, std::span<const llama::Token> sequence) {
+  llama::Matrix hidden;
+  model.forward(sequence, sequence.size(), hidden);
+  llama::Matrix logits(sequence.size(), model.config().vocabulary);
+  model.head(hidden.cview(), logits.view());
+  losa::io::AtomicFile file(path);
+  file.write(std::as_bytes(std::span(logits.cview().data, logits.rows() * logits.cols())));
+  file.commit();
+}
+
 void run_eval(const EvalArguments& a) {
   const std::size_t sequences = sequence_count(a.sequences);
   losa::ThreadPool pool(a.common.threads);
@@ -47,6 +59,7 @@ void run_eval(const EvalArguments& a) {
                                                    });
   bar.finish();
   if (interrupted()) losa::detail::raise<losa::Error>("stopped");
+  if (!a.logits.empty()) write_logits(a.logits, model, std::span(tokens).first(a.context));
   write_json(a.common, {{"perplexity", result.perplexity},
                         {"mean_nll", result.mean_nll},
                         {"tokens", result.tokens},
@@ -70,8 +83,10 @@ void add_eval(CLI::App& app) {
       "  losa-llama eval --model tiny-70 --tokens examples/data/tiny/test.txt --context 256 --sequences all");
   sub->add_option("--model", a->model, "Hugging Face directory: dense, merged or compressed")->required();
   sub->add_option("--tokens", a->tokens, "token file (raw text for a byte-level model)")->required();
-  sub->add_option("--context", a->context, "tokens per sequence")->capture_default_str();
+  sub->add_option("--context", a->context, "tokens per sequence")->check(whole_number())->capture_default_str();
   sub->add_option("--sequences", a->sequences, "how many sequences, or all")->capture_default_str();
+  sub->add_option("--logits", a->logits,
+                  "write the logits of the first sequence to this file: context × vocabulary little-endian f32");
   add_weights(*sub, a->weights);
   add_token_bits(*sub, a->token_bits);
   add_common(*sub, a->common);

@@ -40,11 +40,16 @@ void run_generate(const GenerateArguments& a) {
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
 
   const bool echo = !a.common.json_on_stdout();
-  if (echo && !a.prompt.empty()) std::fputs(a.prompt.c_str(), stdout);
+  bool begun = false;  // nothing is printed before the prompt has proved to be one for this model
+  const auto begin = [&] {
+    if (echo && !begun) std::fputs(a.prompt.c_str(), stdout);
+    begun = true;
+  };
   const auto start = std::chrono::steady_clock::now();
   const std::vector<llama::Token> out = llama::generate(
       model, prompt, {.tokens = a.tokens, .temperature = a.temperature, .top_k = a.top_k, .seed = a.common.seed},
       [&](llama::Token token) {
+        begin();
         if (echo) {
           if (bytes) {
             std::fputc(static_cast<int>(token), stdout);
@@ -55,6 +60,7 @@ void run_generate(const GenerateArguments& a) {
         }
         return !interrupted();
       });
+  begin();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (echo) say(a.common, "");
   nlohmann::ordered_json json{{"prompt_tokens", prompt}, {"tokens", out}, {"seconds", seconds}};
@@ -79,9 +85,11 @@ void add_generate(CLI::App& app) {
   sub->add_option("--model", a->model, "Hugging Face directory: dense, merged or compressed")->required();
   sub->add_option("--prompt", a->prompt, "text to continue (byte-level models)");
   sub->add_option("--prompt-tokens", a->prompt_tokens, "token file to continue");
-  sub->add_option("--tokens", a->tokens, "tokens to generate")->capture_default_str();
+  sub->add_option("--tokens", a->tokens, "tokens to generate")->check(whole_number())->capture_default_str();
   sub->add_option("--temperature", a->temperature, "0 is greedy")->capture_default_str();
-  sub->add_option("--top-k", a->top_k, "draw from the k most likely tokens only; 0 is all")->capture_default_str();
+  sub->add_option("--top-k", a->top_k, "draw from the k most likely tokens only; 0 is all")
+      ->check(whole_number())
+      ->capture_default_str();
   add_weights(*sub, a->weights);
   add_token_bits(*sub, a->token_bits);
   add_common(*sub, a->common);

@@ -48,7 +48,10 @@ RunDirectory::RunDirectory(fs::path out, bool resume) : out_(std::move(out)) {
     if (!empty && !fs::exists(partial()) && !fs::exists(report()))
       usage_error("--out ", out_.string(), ": holds something that is no run of this program");
   }
-  if (complete()) return;  // nothing will be written
+  if (complete()) {
+    remove_leftovers();
+    return;  // nothing will be written
+  }
 
   made_out_ = !fs::exists(status);
   fs::create_directories(out_, error);
@@ -73,7 +76,7 @@ RunDirectory::RunDirectory(fs::path out, bool resume) : out_(std::move(out)) {
 
 RunDirectory::~RunDirectory() {
   std::error_code ignored;
-  if (lock_ >= 0 && !published_ && !has_state()) {
+  if (lock_ >= 0 && !published_ && (abandoned_ || !has_state())) {
     fs::remove_all(partial(), ignored);
     if (made_out_) fs::remove(out_, ignored);
   }
@@ -82,7 +85,15 @@ RunDirectory::~RunDirectory() {
 
 bool RunDirectory::complete() const {
   std::error_code error;
-  return fs::exists(report(), error) && !fs::exists(partial(), error);
+  return fs::exists(report(), error);  // publish() moves it last
+}
+
+void RunDirectory::remove_leftovers() const {
+  const int lock = open((partial() / "lock").c_str(), O_RDWR | O_CLOEXEC);
+  const bool busy = lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0;
+  std::error_code ignored;
+  if (!busy) fs::remove_all(partial(), ignored);
+  if (lock >= 0) close(lock);
 }
 
 bool RunDirectory::has_state() const {

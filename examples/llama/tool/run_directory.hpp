@@ -30,6 +30,8 @@ class RunDirectory {
   /// True if an earlier run has finished here.
   bool complete() const;
   bool has_state() const;
+  /// The run cannot go on with its arguments: its state goes with it, as if nothing had been saved.
+  void abandon() { abandoned_ = true; }
   /// Makes staging() anew, empty.
   void clear_staging() const;
   /// Moves everything in staging() into the output directory and removes OUT/.partial.
@@ -37,10 +39,13 @@ class RunDirectory {
 
  private:
   std::filesystem::path partial() const { return out_ / ".partial"; }
+  /// Removes what a run leaves that was killed after its report was moved up and before .partial was gone.
+  void remove_leftovers() const;
 
   std::filesystem::path out_;
   bool made_out_ = false;
   bool published_ = false;
+  bool abandoned_ = false;
   int lock_ = -1;
 };
 

@@ -1,0 +1,266 @@
+"""What `adapt` writes is what it says: exact sparsity, N:M in every group, one model in three forms, all else untouched."""
+
+import json
+import re
+import unittest
+
+import numpy as np
+
+import numpy_llama
+import support
+from support import QUICK, TINY
+
+SHORT = ["--train-tokens", "1200", "--context", "60", *QUICK]
+NAME = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
+
+
+class ResultCase(support.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.train = support.write_tokens(self.tmp / "train.bin")
+
+    def model(self, **options):
+        return support.write_model(self.tmp / "model", **options)
+
+    def adapt(self, model, *arguments, out="out"):
+        out = self.tmp / out
+        self.succeed("adapt", "--model", model, "--train", self.train, "--out", out, *SHORT, *arguments)
+        return out
+
+    def evaluate(self, model, *arguments, tokens=None, context=60, sequences=4):
+        done = self.succeed("eval", "--model", model, "--tokens", tokens or self.train, "--context", context,
+                            "--sequences", sequences, "--json", "-", *arguments)
+        return done.stdout
+
+    def logits(self, model, *arguments, context=60, vocabulary=256, tokens=None):
+        path = self.tmp / "logits"
+        self.evaluate(model, "--logits", path, *arguments, context=context, tokens=tokens)
+        return np.fromfile(path, "<f4").reshape(context, vocabulary)
+
+    def check_zeros(self, out, sparsity):
+        """Counted in the weights, in the report, and in the request: the same, to the weight."""
+        tensors, told = support.read_checkpoint(out), support.report(out)
+        zeros = weights = 0
+        for layer in told["layers"]:
+            values = tensors[layer["name"] + ".weight"].numbers()
+            self.assertEqual(values.shape, (layer["out"], layer["in"]))
+            self.assertEqual(int((values == 0).sum()), layer["zeros"], layer["name"])
+            self.assertEqual(layer["sparsity"], layer["zeros"] / values.size)
+            zeros += layer["zeros"]
+            weights += values.size
+        self.assertEqual((told["zeros"], told["weights"]), (zeros, weights))
+        self.assertEqual(told["sparsity"], zeros / weights)
+        self.assertEqual(told["steps"][-1]["zeros"], [layer["zeros"] for layer in told["layers"]])
+        self.assertEqual(zeros, round(sparsity * weights))
+        return told
+
+
+class Sparsity(ResultCase):
+    def test_every_method(self):
+        model = self.model()
+        for method in ("losa", "losa-published", "uniform", "unmasked", "prune"):
+            for sparsity in (0.7, 0.333):
+                with self.subTest(method=method, sparsity=sparsity):
+                    out = self.adapt(model, "--method", method, "--sparsity", sparsity, out=f"{method}{sparsity}")
+                    if method == "losa-published":  # counts per row, rounded down
+                        told = support.report(out)
+                        self.assertLessEqual(abs(told["sparsity"] - sparsity), 0.1)
+                    else:
+                        self.check_zeros(out, sparsity)
+
+    def test_every_mask(self):
+        model = self.model()
+        for mask in ("wanda", "magnitude", "sparsegpt"):
+            for schedule in ("one-shot", "linear"):
+                with self.subTest(mask=mask, schedule=schedule):
+                    out = self.adapt(model, "--mask", mask, "--sparsity", "0.61", "--method", "losa", "--schedule",
+                                     schedule, out=mask + schedule)
+                    self.check_zeros(out, 0.61)
+
+    def test_ends_of_the_range(self):
+        model = self.model()
+        self.check_zeros(self.adapt(model, "--sparsity", "0", out="none"), 0)
+        self.check_zeros(self.adapt(model, "--sparsity", "0.999", "--method", "uniform", out="most"), 0.999)
+        self.check_zeros(self.adapt(model, "--sparsity", "1e-9", out="rounded"), 0)
+
+    def test_embedded_model(self):
+        self.train = TINY / "train.txt"
+        out = self.adapt(TINY, "--sparsity", "0.7")
+        self.check_zeros(out, 0.7)
+        dense = json.loads(self.evaluate(TINY, tokens=TINY / "test.txt"))
+        sparse = json.loads(self.evaluate(out, tokens=TINY / "test.txt"))
+        self.assertLess(dense["perplexity"], sparse["perplexity"])
+        self.assertLess(sparse["perplexity"], 100)
+
+    def test_n_of_m(self):
+        model = self.model()
+        for pattern, method in (("2:4", "losa"), ("1:4", "unmasked"), ("2:4", "prune")):
+            with self.subTest(pattern=pattern, method=method):
+                out = self.adapt(model, "--pattern", pattern, "--method", method, out=pattern.replace(":", "") + method)
+                n, m = map(int, pattern.split(":"))
+                self.check_zeros(out, 1 - n / m)
+                for name, tensor in support.read_checkpoint(out).items():
+                    if NAME.fullmatch(name):
+                        groups = tensor.numbers().reshape(-1, m)
+                        self.assertTrue(((groups != 0).sum(axis=1) == n).all(), name)
+                structure = json.loads((out / "compressed" / "config.json").read_text())
+                self.assertIn(pattern, json.dumps(structure))
+
+    def test_skipped_layers_are_not_touched(self):
+        model = self.model()
+        out = self.adapt(model, "--sparsity", "0.6", "--skip", r"layers\.0\.|v_proj")
+        told = self.check_zeros(out, 0.6)
+        names = {layer["name"] for layer in told["layers"]}
+        self.assertEqual(names, {f"model.layers.1.{name}" for name in support.LINEARS if "v_proj" not in name})
+        before, after = support.read_checkpoint(model), support.read_checkpoint(out)
+        for name, tensor in before.items():
+            same = name.removesuffix(".weight") not in names
+            self.assertEqual(after[name].data == tensor.data, same, name)
+
+
+class Forms(ResultCase):
+    """Merged, compressed, and adapter beside mask: one model."""
+
+    def setUp(self):
+        super().setUp()
+        self.source = self.model(shards=2)
+        self.out = self.adapt(self.source, "--sparsity", "0.6", "--schedule-steps", "2", "--lr", "0.02")
+
+    def test_merged_and_compressed_evaluate_to_the_same_bits(self):
+        paths = {}
+        for weights in ("sparse", "dense"):
+            merged = self.evaluate(self.out, "--weights", weights)
+            compressed = self.evaluate(self.out / "compressed", "--weights", weights)
+            self.assertEqual(merged, compressed)
+            paths[weights] = json.loads(merged)["mean_nll"]
+        self.assertAlmostEqual(paths["sparse"], paths["dense"], delta=1e-4)
+        difference = self.logits(self.out, "--weights", "dense") - self.logits(self.out, "--weights", "sparse")
+        self.assertLess(np.abs(difference).max(), 1e-4)
+
+    def test_compressed_holds_the_merged_weights(self):
+        merged, compressed = support.read_checkpoint(self.out), support.read_checkpoint(self.out / "compressed")
+        for name, tensor in merged.items():
+            if name in compressed:
+                self.assertEqual(compressed[name].data, tensor.data)
+                continue
+            prefix = name.removesuffix(".weight")
+            shape = tuple(compressed[prefix + ".shape"].numbers())
+            self.assertEqual(shape, tensor.shape)
+            bits = np.unpackbits(compressed[prefix + ".bitmask"].numbers(), axis=1, bitorder="little")
+            kept = bits[:, : shape[1]].astype(bool)
+            dense = np.zeros(shape, np.float32)
+            dense[kept] = compressed[prefix + ".compressed"].numbers()
+            self.assertEqual(dense.tobytes(), tensor.data, name)
+            offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))[:-1]])
+            self.assertEqual(list(compressed[prefix + ".row_offsets"].numbers().ravel()), list(offsets))
+
+    def test_merged_is_mask_times_weight_plus_adapter(self):
+        # A mask that only chooses (no surviving weight rewritten) and one schedule step: W is the checkpoint's.
+        out = self.adapt(self.source, "--sparsity", "0.6", "--mask", "wanda", "--method", "uniform", "--lr", "0.02",
+                         out="wanda")
+        path = out / "adapter" / "adapter.safetensors"
+        adapter, metadata = support.read_safetensors(path), support.read_header(path)[0]["__metadata__"]
+        before, after = support.read_checkpoint(self.source), support.read_checkpoint(out)
+        moved = 0
+        for layer in support.report(out)["layers"]:
+            name = layer["name"]
+            a, b = adapter[name + ".lora_A"].numbers(), adapter[name + ".lora_B"].numbers()
+            self.assertEqual((a.shape, b.shape), ((layer["rank"], layer["in"]), (layer["out"], layer["rank"])))
+            self.assertEqual(int(metadata[name + ".rank"]), layer["rank"])
+            bits = np.unpackbits(adapter[name + ".mask"].numbers(), axis=1, bitorder="little")
+            mask = bits[:, : layer["in"]].astype(bool)
+            weight = before[name + ".weight"].numbers().astype(np.float64)
+            delta = float(metadata[name + ".scale"]) * (b.astype(np.float64) @ a.astype(np.float64))
+            merged = after[name + ".weight"].numbers()
+            self.assertLess(np.abs(np.where(mask, weight + delta, 0) - merged).max(), 1e-6, name)
+            self.assertEqual(merged[~mask].tobytes(), bytes(4 * int((~mask).sum())), "pruned weights are +0")
+            moved = max(moved, np.abs(delta).max())
+        self.assertGreater(moved, 1e-3, "the adapters were trained")
+
+    def test_everything_else_is_copied(self):
+        (self.source / "tokenizer.json").write_text("{}")
+        (self.source / "original").mkdir()
+        (self.source / "original" / "params.json").write_text('{"dim": 24}')
+        (self.source / ".cache").mkdir()
+        (self.source / ".cache" / "lock").write_text("")
+        out = self.adapt(self.source, "--sparsity", "0.5", out="copied")
+        for directory in (out, out / "compressed"):
+            for name in ("tokenizer.json", "original/params.json"):
+                self.assertEqual((directory / name).read_bytes(), (self.source / name).read_bytes())
+            self.assertFalse((directory / ".cache").exists())
+            before, after = support.read_checkpoint(self.source), support.read_checkpoint(directory)
+            for name, tensor in before.items():
+                if not NAME.fullmatch(name):
+                    self.assertEqual((after[name].dtype, after[name].shape), (tensor.dtype, tensor.shape))
+                    self.assertEqual(after[name].data, tensor.data, name)
+        self.assertEqual((out / "config.json").read_bytes(), (self.source / "config.json").read_bytes())
+        index = json.loads((out / "model.safetensors.index.json").read_text())
+        self.assertEqual(set(index["weight_map"]), set(support.read_checkpoint(self.source)))
+
+    def test_adapts_what_was_adapted_or_compressed_before(self):
+        again = self.adapt(self.out, "--sparsity", "0.7", "--method", "prune", out="again")
+        compressed = self.adapt(self.out / "compressed", "--sparsity", "0.7", "--method", "prune", out="compressed")
+        # A kept weight may be zero already: masks are not read off from the weights.
+        self.assertEqual(support.report(again)["zeros"], round(0.7 * support.report(again)["weights"]))
+        self.assert_same_files(again / "compressed", compressed / "compressed", skip=("config.json",))
+        self.assertEqual(self.evaluate(again), self.evaluate(compressed))
+
+
+class Types(ResultCase):
+    def kinds(self, out):
+        return {tensor.dtype for name, tensor in support.read_checkpoint(out).items() if NAME.fullmatch(name)}
+
+    def test_output_type(self):
+        for stored in ("F32", "BF16", "F16"):
+            model = support.write_model(self.tmp / stored, dtype=stored)
+            arguments = ["--sparsity", "0.5", "--method", "uniform"]
+            default = self.adapt(model, *arguments, out=stored + "-default")
+            self.assertEqual(self.kinds(default), {stored})
+            single = self.adapt(model, *arguments, "--dtype", "f32", out=stored + "-f32")
+            half = self.adapt(model, *arguments, "--dtype", "bf16", out=stored + "-bf16")
+            self.assertEqual((self.kinds(single), self.kinds(half)), ({"F32"}, {"BF16"}))
+            for out in (default, single, half):
+                self.check_zeros(out, 0.5)
+                self.assertEqual(self.evaluate(out, "--weights", "sparse"),
+                                 self.evaluate(out / "compressed", "--weights", "sparse"))
+            exact, rounded = support.read_checkpoint(single), support.read_checkpoint(half)
+            for name in exact:
+                if NAME.fullmatch(name):
+                    self.assertEqual(support.to_bf16(exact[name].numbers()).tobytes(), rounded[name].data, name)
+
+
+class IndependentForward(ResultCase):
+    """The merged directory means the same to programs that share no code with ours."""
+
+    def outputs(self):
+        yield self.adapt(self.model(shards=3), "--sparsity", "0.6", "--lr", "0.02"), self.train, 60
+        self.train = TINY / "train.txt"
+        yield self.adapt(TINY, "--sparsity", "0.6", out="tiny"), TINY / "test.txt", 128
+
+    def test_numpy(self):
+        for out, text, context in self.outputs():
+            with self.subTest(model=out.name):
+                llama = numpy_llama.Llama(out)
+                ids = np.fromfile(text, np.uint8)[: 2 * context].reshape(2, context)
+                ours = self.logits(out, tokens=text, context=context)
+                self.assertLess(np.abs(llama.logits(ids[0]) - ours).max(), 1e-4)
+                told = json.loads(self.evaluate(out, tokens=text, context=context, sequences=2))
+                nll = np.mean([numpy_llama.mean_nll(llama.logits(row), row) for row in ids])
+                self.assertAlmostEqual(told["mean_nll"], nll, delta=1e-4)
+                self.assertAlmostEqual(told["perplexity"], np.exp(told["mean_nll"]), delta=1e-9 * told["perplexity"])
+                self.assertEqual(told["tokens"], 2 * (context - 1))
+
+    def test_torch(self):
+        try:
+            import torch_llama
+        except ImportError:
+            raise unittest.SkipTest("PyTorch is not there (cmake/setup.sh --with-torch)") from None
+        for out, text, context in self.outputs():
+            with self.subTest(model=out.name):
+                ids = np.fromfile(text, np.uint8)[:context]
+                ours = self.logits(out, tokens=text, context=context)
+                self.assertLess(np.abs(torch_llama.logits(out, ids) - ours).max(), 1e-4)
+
+
+if __name__ == "__main__":
+    support.main()
