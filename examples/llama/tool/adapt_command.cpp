@@ -53,7 +53,7 @@ losa::NofM parse_pattern(const std::string& text) {
   unsigned n = 0;
   unsigned m = 0;
   int used = 0;
-  if (std::sscanf(text.c_str(), "%u:%u%n", &n, &m, &used) != 2 || static_cast<std::size_t>(used) != text.size() ||
+  if (std::sscanf(text.c_str(), "%9u:%9u%n", &n, &m, &used) != 2 || static_cast<std::size_t>(used) != text.size() ||
       n == 0 || n >= m)
     usage_error("--pattern: expected N:M with 0 < N < M, such as 2:4, got ", text);
   return {n, m};
