@@ -3,7 +3,8 @@
 // singular vectors of a small one (one-sided Jacobi: Demmel & Veselić, "Jacobi's method is more accurate than QR",
 // 1992), both in double. A matrix is held by columns, each one contiguous row of a vector.
 //
-// Eigen has both, at 3 s of compile time for everyone who includes an adapter; ranks are tens, so plain loops do.
+// Eigen has both, but costs everyone who includes an adapter 7 s of compile time (g++ 12, -O2: 7.6 s against 0.4 s);
+// ranks are tens, so plain loops do.
 // Cost O(length·columns²) and O(sweeps·columns³), about 6 sweeps.
 
 #include <algorithm>
