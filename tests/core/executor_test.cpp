@@ -101,6 +101,19 @@ TEST_CASE("thread pool: work reaches workers that have gone to sleep, again and 
   }
 }
 
+TEST_CASE("thread pool: a worker that is late takes no task of another call, whatever the numbers of tasks") {
+  losa::ThreadPool pool(4);
+  std::vector<std::atomic<int>> calls(48);
+  std::size_t wrong = 0;
+  for (std::size_t round = 0; round < 30000; ++round) {
+    const std::size_t n = 2 + round * 7 % 40;
+    for (std::atomic<int>& c : calls) c = 0;
+    pool.parallel_for(n, [&](std::size_t i) { ++calls[i]; });
+    for (std::size_t i = 0; i < calls.size(); ++i) wrong += calls[i] != (i < n);
+  }
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("executor: an exception reaches the caller and the pool stays usable") {
   for (std::size_t threads : {1u, 2u, 3u}) {
     losa::ThreadPool pool(threads);

@@ -1,11 +1,18 @@
 #pragma once
-// A pool of std::threads that models the executor concept. The calling thread works too. Idle workers spin for a
-// moment (decode products follow each other within microseconds), then sleep.
+// A pool of std::threads that models the executor concept. The calling thread works too, and waits for tasks that
+// others have begun, never for threads that have not woken up: where there is little to do, or the machine is busy, a
+// call costs what it costs serially. Idle workers spin for a moment (products follow each other within microseconds),
+// then sleep.
 //
 //   losa::ThreadPool pool(losa::ThreadPool::hardware_threads());
 //   pool.parallel_for(n, [&](std::size_t i) { ... });
+//
+// Tasks are claimed from a ticket, the number of the call and the index of the next task in one word: a worker that is
+// late compares an old call's number, fails, and looks again, so no call has to wait until all have seen it.
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -26,12 +33,8 @@ class ThreadPool {
     for (std::size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
   }
   ~ThreadPool() {
-    {
-      std::lock_guard lock(mutex_);
-      stop_ = true;
-      generation_.fetch_add(1, std::memory_order_release);
-    }
-    wake_.notify_all();
+    stop_.store(true, std::memory_order_relaxed);
+    publish(nullptr, 0);
     for (std::thread& worker : workers_) worker.join();
   }
   ThreadPool(const ThreadPool&) = delete;
@@ -52,29 +55,30 @@ class ThreadPool {
       Serial{}.parallel_for(n, f);
       return;
     }
-    std::lock_guard turn(turn_);
-    detail::TaskRef task(f);
-    {
-      std::lock_guard lock(mutex_);
-      task_ = &task;
-      count_ = n;
-      next_.store(0, std::memory_order_relaxed);
-      busy_.store(workers_.size(), std::memory_order_relaxed);
-      generation_.fetch_add(1, std::memory_order_release);
+    const detail::TaskRef task(f);
+    if (n <= most_tasks) {
+      run_all(task, n);
+    } else {
+      const std::size_t part = (n + most_tasks - 1) / most_tasks;
+      const auto several = [&](std::size_t i) {
+        for (std::size_t j = i * part; j < std::min(n, (i + 1) * part); ++j) task(j);
+      };
+      run_all(detail::TaskRef(several), (n + part - 1) / part);
     }
-    wake_.notify_all();
-    drain();
-    for (int spins = 0; busy_.load(std::memory_order_acquire) != 0; ++spins)
-      if (spins > spin_limit) {
-        std::unique_lock lock(mutex_);
-        done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
-      }
-    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
-  // About 20–50 µs of polling: longer than the gap between two products of a decode step.
-  static constexpr int spin_limit = 4000;
+  // Longer than the gap between two products of a decode step, short against a time slice.
+  static constexpr std::chrono::microseconds spin_time{50};
+  static constexpr std::size_t most_tasks = 0xffffffffu;  // indices have 32 bits of the ticket
+
+  void run_all(const detail::TaskRef& task, std::size_t n) {
+    std::lock_guard turn(turn_);
+    publish(&task, n);
+    work_off();
+    wait_until([&] { return finished_.load() == n; }, done_);
+    if (failed_.exchange(false, std::memory_order_relaxed)) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
 
   static bool& inside_task() noexcept {
     static thread_local bool inside = false;
@@ -87,53 +91,101 @@ class ThreadPool {
 #endif
   }
 
-  void drain() {
-    inside_task() = true;
-    for (std::size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) {
-#if defined(__cpp_exceptions)
-      try {
-        (*task_)(i);
-      } catch (...) {
-        std::lock_guard lock(mutex_);
-        if (!error_) error_ = std::current_exception();
-        next_.store(count_, std::memory_order_relaxed);
+  /// Spins, then sleeps on `signal` until the condition holds.
+  template <class Condition>
+  void wait_until(Condition condition, std::condition_variable& signal) {
+    const auto start = std::chrono::steady_clock::now();
+    do {
+      for (int i = 0; i < 32; ++i) {
+        if (condition()) return;
+        pause();
       }
-#else
-      (*task_)(i);
-#endif
+    } while (std::chrono::steady_clock::now() - start < spin_time);
+    std::unique_lock lock(mutex_);
+    sleeping_.fetch_add(1);
+    signal.wait(lock, condition);
+    sleeping_.fetch_sub(1);
+  }
+  /// After a condition has come true. What made it true and this load are sequentially consistent, as are the sleeper's
+  /// count and its check: one of the two sees the other.
+  void wake(std::condition_variable& signal) {
+    if (sleeping_.load() == 0) return;
+    { std::lock_guard lock(mutex_); }
+    signal.notify_all();
+  }
+
+  /// Makes n tasks the current ones; the previous are finished. The old call is closed first: a worker that still holds
+  /// its ticket must not take the new count for the old call's. Reading the new count or task shows it the closed
+  /// ticket.
+  void publish(const detail::TaskRef* task, std::size_t n) {
+    const std::uint64_t call = call_of(ticket_.load(std::memory_order_relaxed));
+    ticket_.store(call << 32 | most_tasks, std::memory_order_relaxed);
+    task_.store(task, std::memory_order_release);
+    count_.store(n, std::memory_order_release);
+    finished_.store(0, std::memory_order_relaxed);
+    ticket_.store((call + 1) << 32);
+    wake(published_);
+  }
+  static constexpr std::uint64_t call_of(std::uint64_t ticket) noexcept { return ticket >> 32; }
+
+  /// Claims and runs tasks until none is left.
+  void work_off() {
+    std::size_t mine = 0;
+    std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    for (;;) {
+      // These may belong to a later call than the ticket; then the exchange fails. Once it has succeeded, and until
+      // `mine` is handed in, the call cannot end.
+      const detail::TaskRef* task = task_.load(std::memory_order_acquire);
+      const std::size_t i = ticket & most_tasks;
+      if (i >= count_.load(std::memory_order_acquire)) break;
+      if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acquire)) continue;
+      run(*task, i);
+      ++mine;
+      ticket = ticket_.load(std::memory_order_acquire);
     }
+    if (mine == 0) return;
+    const std::size_t n = count_.load(std::memory_order_relaxed);
+    if (finished_.fetch_add(mine) + mine == n) wake(done_);
+  }
+
+  void run(const detail::TaskRef& task, std::size_t i) {
+    inside_task() = true;
+#if defined(__cpp_exceptions)
+    try {
+      if (!failed_.load(std::memory_order_relaxed)) task(i);
+    } catch (...) {
+      std::lock_guard lock(mutex_);
+      if (!error_) error_ = std::current_exception();
+      failed_.store(true, std::memory_order_relaxed);
+    }
+#else
+    task(i);
+#endif
     inside_task() = false;
   }
 
   void work() {
     std::uint64_t seen = 0;
     for (;;) {
-      for (int spins = 0; generation_.load(std::memory_order_acquire) == seen && spins < spin_limit; ++spins) pause();
-      {
-        std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
-        seen = generation_.load(std::memory_order_acquire);
-        if (stop_) return;
-      }
-      drain();
-      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        std::lock_guard lock(mutex_);
-        done_.notify_all();
-      }
+      wait_until([&] { return call_of(ticket_.load()) != seen; }, published_);
+      seen = call_of(ticket_.load(std::memory_order_acquire));
+      if (stop_.load(std::memory_order_relaxed)) return;
+      work_off();
     }
   }
 
   std::mutex turn_;   // one parallel_for at a time
-  std::mutex mutex_;  // guards what follows where it is not atomic
-  std::condition_variable wake_;
+  std::mutex mutex_;  // guards sleep and error_
+  std::condition_variable published_;
   std::condition_variable done_;
-  const detail::TaskRef* task_ = nullptr;
-  std::size_t count_ = 0;
-  std::atomic<std::size_t> next_{0};
-  std::atomic<std::size_t> busy_{0};
-  std::atomic<std::uint64_t> generation_{0};
+  std::atomic<std::size_t> sleeping_{0};
+  std::atomic<const detail::TaskRef*> task_{nullptr};
+  std::atomic<std::size_t> count_{0};
+  std::atomic<std::uint64_t> ticket_{0};  // call · 2³² + next task
+  std::atomic<std::size_t> finished_{0};
+  std::atomic<bool> failed_{false};
+  std::atomic<bool> stop_{false};
   std::exception_ptr error_;
-  bool stop_ = false;
   std::vector<std::thread> workers_;
 };
 
