@@ -65,8 +65,7 @@ void attention(const AttentionShape& s, MatrixView<const float> q, MatrixView<co
       const std::size_t seen = tile.visible - tile.queries + i + 1;
       float top = 0;
       const float sum = exponentials(score, seen, top);
-      const float inverse = 1.0f / sum;
-      for (std::size_t j = 0; j < seen; ++j) score[j] *= inverse;
+      scale_row(score, seen, 1.0f / sum);
       std::fill(score + seen, score + tile.visible, 0.0f);
       if (!log_sum.empty()) log_sum[(sequence * s.heads + head) * s.queries + tile.first + i] = top + std::log(sum);
     }
@@ -109,13 +108,9 @@ void attention_backward(const AttentionShape& s, MatrixView<const float> q, Matr
           const float* dot_a = grad.row(i).data();
           const float* dot_b = result.row(i).data();
           const float along = detail::sum_of(s.head_dim, [&](std::size_t c) { return dot_a[c] * dot_b[c]; });
-          const float shift = denominator[i];
           float* pi = p.row(i).data();
           float* di = ds.row(i).data();
-          for (std::size_t j = 0; j < seen; ++j) {
-            pi[j] = exponential(pi[j] - shift);
-            di[j] = pi[j] * (di[j] - along);
-          }
+          softmax_backward_row(pi, di, seen, denominator[i], along);
           std::fill(pi + seen, pi + tile.visible, 0.0f);
           std::fill(di + seen, di + tile.visible, 0.0f);
         }

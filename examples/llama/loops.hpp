@@ -1,6 +1,7 @@
 #pragma once
 // Loops over the rows of activations, the exponential that they share, and sums in a fixed order that compilers can
-// still do several at a time.
+// still do several at a time. The loops with the exponential are compiled for AVX2 too, and chosen when the program
+// starts; lanes and order are the same, and no product is fused with a sum, so the bits are the same as well.
 
 #include <algorithm>
 #include <bit>
@@ -73,12 +74,18 @@ inline float largest(const float* x, std::size_t n) noexcept {
 }  // namespace detail
 
 /// Turns scores into e^(score − largest) in place; returns their sum and, in `top`, the largest.
-inline float exponentials(float* score, std::size_t n, float& top) noexcept {
-  top = detail::largest(score, n);
-  const float t = top;
-  for (std::size_t i = 0; i < n; ++i) score[i] = exponential(score[i] - t);
-  return detail::sum_of(n, [&](std::size_t i) { return score[i]; });
-}
+float exponentials(float* score, std::size_t n, float& top) noexcept;
+
+/// x *= factor.
+void scale_row(float* x, std::size_t n, float factor) noexcept;
+
+/// Scores to probabilities e^(score − shift), gradients of probabilities to gradients of scores p·(gradient − along).
+void softmax_backward_row(float* score, float* gradient, std::size_t n, float shift, float along) noexcept;
+
+/// One token of swiglu.hpp.
+void swiglu_row(const float* gate, const float* up, float* y, std::size_t n) noexcept;
+void swiglu_backward_row(const float* gate, const float* up, const float* grad_y, float* grad_gate, float* grad_up,
+                         std::size_t n) noexcept;
 
 /// y += x, same shapes, contiguous.
 inline void add_to(losa::MatrixView<const float> x, losa::MatrixView<float> y, losa::ExecutorRef executor) {

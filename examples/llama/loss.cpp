@@ -38,8 +38,7 @@ double next_token_loss(MatrixView<const float> head, MatrixView<const float> hid
       const float sum = exponentials(row, head.rows, top);
       nll[t] = std::log(static_cast<double>(sum)) + static_cast<double>(top) - chosen;
       if (gradient.empty()) continue;
-      const float factor = share / sum;
-      for (std::size_t j = 0; j < head.rows; ++j) row[j] *= factor;
+      scale_row(row, head.rows, share / sum);
       row[target] -= share;
     }
     if (!gradient.empty())
