@@ -2,8 +2,9 @@
 # Installs what losa's build, tests and demo need: Debian (or Ubuntu) packages, and a Python environment at build/venv.
 # Silent and quick where everything is there. Uses sudo when not root.
 #
-#   cmake/setup.sh               what the build, the tests and the demo need
-#   cmake/setup.sh --with-torch  PyTorch too (about 3 GB): for training the embedded model and cross-checks
+#   cmake/setup.sh                 what the build, the tests and the demo need
+#   cmake/setup.sh --with-smollm2  what examples/llama/tools/smollm2.py needs too
+#   cmake/setup.sh --with-torch    PyTorch too (about 3 GB): for training the embedded model and cross-checks
 #
 # LOSA_TEST_PYPI=1 adds compressed-tensors and PyTorch, for the live round trip of compressed checkpoints.
 set -euo pipefail
@@ -12,7 +13,13 @@ cd "$(dirname "$0")/.."
 packages="g++ cmake ninja-build ccache pkg-config libeigen3-dev libxsimd-dev nlohmann-json3-dev libcli11-dev
   libopenblas-dev doctest-dev libbenchmark-dev clang libclang-rt-dev clang-format gcovr doxygen git python3 python3-venv"
 wheels="numpy matplotlib safetensors"
-[ "${1:-}" = --with-torch ] && wheels="$wheels torch"
+for option in "$@"; do
+  case $option in
+    --with-smollm2) wheels="$wheels gguf tokenizers" ;;
+    --with-torch) wheels="$wheels torch" ;;
+    *) echo "setup: unknown option $option; known are --with-smollm2 and --with-torch" >&2; exit 2 ;;
+  esac
+done
 # The last release that holds the compressor of the sparse-bitmask layout.
 [ "${LOSA_TEST_PYPI:-}" = 1 ] && wheels="$wheels torch compressed-tensors==0.14.0.1"
 
