@@ -1,0 +1,116 @@
+"""Text for models whose tokens are not bytes: a model directory's tokenizer.json between text and losa-llama.
+
+    python text.py generate --tool losa-llama --model MODEL --prompt "The river" --tokens 40 --temperature 0.7
+    python text.py encode --model MODEL "The river"             prints 504,4626
+    python text.py encode --model MODEL --file book.txt --out book.u16
+    python text.py decode --model MODEL 504,4626                prints The river
+
+`generate` hands options that it does not know on to losa-llama. Pruned directories hold no tokeniser: name the one of
+the model that they come from with --tokenizer. Needs the Python package tokenizers (cmake/setup.sh --with-smollm2).
+"""
+import argparse
+import array
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+
+def load_tokenizer(path):
+    """From a file tokenizer.json, or a directory with one."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        sys.exit("text: the Python package tokenizers is missing; cmake/setup.sh --with-smollm2 installs it")
+    path = pathlib.Path(path)
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if not path.is_file():
+        sys.exit(f"text: there is no {path}; name a tokeniser with --tokenizer")
+    return Tokenizer.from_file(str(path))
+
+
+def encode(tokenizer, text):
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def decode(tokenizer, ids):
+    return tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def generate(tool, model, tokenizer, prompt, *options):
+    """What losa-llama continues the prompt with, as text."""
+    ids = encode(tokenizer, prompt)
+    if not ids:
+        sys.exit("text: the prompt is empty")
+    with tempfile.TemporaryDirectory(prefix="losa-text-") as scratch:
+        file = pathlib.Path(scratch) / "prompt"
+        file.write_bytes(token_bytes(ids, 32))
+        command = [str(tool), "generate", "--model", str(model), "--prompt-tokens", str(file), "--token-bits", "32",
+                   *map(str, options), "--json", "-"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(done.returncode)  # losa-llama has said why
+    return decode(tokenizer, json.loads(done.stdout)["tokens"])
+
+
+def token_bytes(ids, bits):
+    return array.array({8: "B", 16: "H", 32: "I"}[bits], ids).tobytes()
+
+
+def write_tokens(path, ids, vocabulary):
+    """A token file as losa-llama reads it, written aside and renamed."""
+    bits = 8 if vocabulary <= 1 << 8 else 16 if vocabulary <= 1 << 16 else 32
+    aside = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    aside.write_bytes(token_bytes(ids, bits))
+    aside.rename(path)
+
+
+def id_list(text):
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected token ids with commas between them, got {text!r}") from None
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    sub = p.add_subparsers(dest="command", required=True)
+    for name, what in (("generate", "continues a prompt"), ("encode", "text to ids"), ("decode", "ids to text")):
+        q = sub.add_parser(name, help=what)
+        q.add_argument("--model", type=pathlib.Path, required=True, help="model directory")
+        q.add_argument("--tokenizer", type=pathlib.Path, help="tokenizer.json, or a directory with one (default: MODEL)")
+        if name == "generate":
+            q.add_argument("--tool", default="losa-llama", help="the losa-llama program")
+            q.add_argument("--prompt", required=True)
+        elif name == "encode":
+            q.add_argument("text", nargs="?")
+            q.add_argument("--file", type=pathlib.Path, help="UTF-8 text; its line ends stay as they are")
+            q.add_argument("--out", type=pathlib.Path, help="write a token file instead of printing")
+        else:
+            q.add_argument("ids", type=id_list)
+    o, options = p.parse_known_args()
+    if options and o.command != "generate":
+        p.error(f"unknown: {' '.join(options)}")
+    if o.command == "encode" and (o.text is None) == (o.file is None):
+        p.error("give either a text or --file")
+
+    tokenizer = load_tokenizer(o.tokenizer or o.model)
+    try:
+        if o.command == "generate":
+            print(o.prompt + generate(o.tool, o.model, tokenizer, o.prompt, *options))
+        elif o.command == "decode":
+            print(decode(tokenizer, o.ids))
+        else:
+            ids = encode(tokenizer, o.text if o.file is None else o.file.read_bytes().decode("utf-8"))
+            if o.out:
+                write_tokens(o.out, ids, json.loads((o.model / "config.json").read_text())["vocab_size"])
+            else:
+                print(",".join(map(str, ids)))
+    except (OSError, UnicodeDecodeError) as why:
+        sys.exit(f"text: {why}")
+
+
+if __name__ == "__main__":
+    main()
