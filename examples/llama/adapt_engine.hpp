@@ -59,7 +59,8 @@ class AdaptEngine {
         training_(std::move(training)),
         options_(options),
         executor_(executor),
-        rope_(config().head_dim, config().rope_theta, std::max(options.context, options.calibration_context)) {
+        rope_(config().head_dim, config().rope_theta, std::max(options.context, options.calibration_context),
+              config().rope_scaling) {
     check();
     embedding_ = checkpoint_.read_embedding(executor_);
     head_ = checkpoint_.read_head(executor_);

@@ -26,20 +26,34 @@ void reshape(BlockActivations& s, const Config& c, std::size_t tokens) {
   s.scale_m.resize(tokens);
 }
 
+// y = x·Wᵀ + bias
+void forward(const BlockContext& c, const BlockNorms& norms, BlockLinears& linears, LinearIndex which,
+             MatrixView<const float> x, MatrixView<float> y) {
+  linears.forward(which, x, y);
+  const std::vector<float>& bias = norms.biases[which];
+  if (bias.empty()) return;
+  for_row_tiles(y.rows, y.cols, c.executor, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t t = begin; t < end; ++t) {
+      float* row = y.row(t).data();
+      for (std::size_t i = 0; i < y.cols; ++i) row[i] += bias[i];
+    }
+  });
+}
+
 // Everything behind the attention: y = m + down(swiglu(n)), with m = x + output(a).
 void second_half(const BlockContext& c, const BlockNorms& norms, BlockLinears& linears, MatrixView<const float> x,
                  MatrixView<float> y, BlockActivations& s) {
   linears.observe(linear_input[output], s.a.view());
-  linears.forward(output, s.a.cview(), s.m.view());
+  forward(c, norms, linears, output, s.a.cview(), s.m.view());
   add_to(x, s.m.view(), c.executor);
   rms_norm(s.m.cview(), norms.mlp, c.config->norm_epsilon, s.n.view(), s.scale_m, c.executor);
   linears.observe(linear_input[gate], s.n.cview());
-  linears.forward(gate, s.n.cview(), s.g.view());
-  linears.forward(up, s.n.cview(), s.u.view());
+  forward(c, norms, linears, gate, s.n.cview(), s.g.view());
+  forward(c, norms, linears, up, s.n.cview(), s.u.view());
   swiglu(s.g.cview(), s.u.cview(), s.s.view(), c.executor);
   if (y.empty()) return;
   linears.observe(linear_input[down], s.s.cview());
-  linears.forward(down, s.s.cview(), y);
+  forward(c, norms, linears, down, s.s.cview(), y);
   add_to(s.m.cview(), y, c.executor);
 }
 
@@ -58,9 +72,9 @@ void block_forward(const BlockContext& c, const BlockNorms& norms, BlockLinears&
   copy_to(x, s.x.view());
   rms_norm(s.x.cview(), norms.attention, c.config->norm_epsilon, s.h.view(), s.scale_x, c.executor);
   linears.observe(linear_input[query], s.h.cview());
-  linears.forward(query, s.h.cview(), s.q.view());
-  linears.forward(key, s.h.cview(), s.k.view());
-  linears.forward(value, s.h.cview(), s.v.view());
+  forward(c, norms, linears, query, s.h.cview(), s.q.view());
+  forward(c, norms, linears, key, s.h.cview(), s.k.view());
+  forward(c, norms, linears, value, s.h.cview(), s.v.view());
   c.rope->apply(s.q.view(), 0, context, c.executor);
   c.rope->apply(s.k.view(), 0, context, c.executor);
   attention(attention_shape(*c.config, sequences, context, context), s.q.cview(), s.k.cview(), s.v.cview(), s.a.view(),
@@ -109,9 +123,9 @@ void block_decode(const BlockContext& c, const BlockNorms& norms, BlockLinears& 
   rms_norm(hidden, norms.attention, c.config->norm_epsilon, s.h.view(), s.scale_x, c.executor);
   const auto k = cache.keys(block, keys), v = cache.values(block, keys);
   const auto new_k = k.block(seen, 0, tokens, k.cols), new_v = v.block(seen, 0, tokens, v.cols);
-  linears.forward(query, s.h.cview(), s.q.view());
-  linears.forward(key, s.h.cview(), new_k);
-  linears.forward(value, s.h.cview(), new_v);
+  forward(c, norms, linears, query, s.h.cview(), s.q.view());
+  forward(c, norms, linears, key, s.h.cview(), new_k);
+  forward(c, norms, linears, value, s.h.cview(), new_v);
   c.rope->apply(s.q.view(), seen, tokens, c.executor);
   c.rope->apply(new_k, seen, tokens, c.executor);
   attention(attention_shape(*c.config, 1, tokens, keys), s.q.cview(), k, v, s.a.view(), {}, c.executor);

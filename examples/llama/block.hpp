@@ -5,8 +5,10 @@
 //   n = norm(m)          s = silu(n·Wgᵀ)∘(n·Wuᵀ)             y = m + s·Wdᵀ
 //
 // What multiplies the linear layers (dense, packed, adapted) is behind BlockLinears, so that this is the only block
-// there is. Norms are never trained; gradients of adapters are the linear layers' own business.
+// there is. A linear layer may add a bias to its product. Norms and biases are never trained; gradients of adapters are
+// the linear layers' own business.
 
+#include <array>
 #include <cstddef>
 #include <losa/core/executor.hpp>
 #include <losa/core/view.hpp>
@@ -33,9 +35,11 @@ class BlockLinears {
   virtual void observe(std::size_t /*input*/, losa::MatrixView<const float> /*x*/) {}
 };
 
+/// The vectors of a block.
 struct BlockNorms {
-  std::vector<float> attention;  // input_layernorm
-  std::vector<float> mlp;        // post_attention_layernorm
+  std::vector<float> attention;                                // input_layernorm
+  std::vector<float> mlp;                                      // post_attention_layernorm
+  std::array<std::vector<float>, linears_per_block> biases{};  // of each linear layer; empty where it has none
 };
 
 /// Everything of a block's forward pass that its backward pass reads. Buffers grow once and are used again.

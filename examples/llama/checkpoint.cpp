@@ -44,7 +44,7 @@ Checkpoint::Checkpoint(const std::filesystem::path& directory)
 
 void Checkpoint::check_names() const {
   constexpr std::string_view prefix = "model.layers.";
-  constexpr std::string_view parts[] = {".weight", ".compressed", ".bitmask", ".row_offsets", ".shape"};
+  constexpr std::string_view parts[] = {".weight", ".compressed", ".bitmask", ".row_offsets", ".shape", ".bias"};
   for (const Tensor* tensor : files_.tensors()) {
     std::string_view name = tensor->name;
     if (!name.starts_with(prefix)) continue;
@@ -57,13 +57,17 @@ void Checkpoint::check_names() const {
     name.remove_prefix(static_cast<std::size_t>(end - name.data()));
     bool known = name == ".input_layernorm.weight" || name == ".post_attention_layernorm.weight" ||
                  name == ".self_attn.rotary_emb.inv_freq";
-    for (std::string_view linear : linear_names)
-      for (std::string_view part : parts)
-        known = known || (name.size() == 1 + linear.size() + part.size() && name.substr(1).starts_with(linear) &&
-                          name.ends_with(part));
+    for (std::size_t which = 0; which < linears_per_block; ++which) {
+      if (!name.starts_with('.') || !name.substr(1).starts_with(linear_names[which])) continue;
+      const std::string_view part = name.substr(1 + linear_names[which].size());
+      known = known || std::ranges::find(parts, part) != std::end(parts);
+      if (part != ".bias" || config_.has_bias(which)) continue;
+      raise<losa::FileError>(*tensor->file, ": tensor ", losa::detail::quote_name(tensor->name),
+                             ": config.json has no ", which <= output ? "attention_bias" : "mlp_bias");
+    }
     if (!known)
       raise<losa::FileError>(*tensor->file, ": tensor ", losa::detail::quote_name(tensor->name),
-                             ": is not part of the Llama architecture without biases");
+                             ": is not part of the Llama architecture");
   }
 }
 
@@ -77,6 +81,7 @@ void Checkpoint::check_shapes() const {
     for (std::size_t which = 0; which < linears_per_block; ++which) {
       const auto [out, in] = linear_shape(config_, which);
       const std::string name = linear_tensor(b, which);
+      if (config_.has_bias(which)) expect(files_.at(bias_tensor(b, which)), {out});
       if (!compressed(b, which)) {
         expect(files_.at(name), {out, in});
         continue;
@@ -121,8 +126,12 @@ Matrix Checkpoint::read_head(losa::ExecutorRef executor) const {
 std::vector<float> Checkpoint::read_final_norm() const { return read_vector("model.norm.weight", config_.hidden); }
 
 BlockNorms Checkpoint::read_norms(std::size_t block) const {
-  return {read_vector(block_tensor(block, "input_layernorm.weight"), config_.hidden),
-          read_vector(block_tensor(block, "post_attention_layernorm.weight"), config_.hidden)};
+  BlockNorms norms{read_vector(block_tensor(block, "input_layernorm.weight"), config_.hidden),
+                   read_vector(block_tensor(block, "post_attention_layernorm.weight"), config_.hidden)};
+  for (std::size_t which = 0; which < linears_per_block; ++which)
+    if (config_.has_bias(which))
+      norms.biases[which] = read_vector(bias_tensor(block, which), linear_shape(config_, which).first);
+  return norms;
 }
 
 void Checkpoint::read_linear(std::size_t block, std::size_t which, MatrixView<float> into,

@@ -34,7 +34,7 @@ class Checkpoint {
   Matrix read_embedding(losa::ExecutorRef executor = {}) const;  // (vocabulary, hidden)
   Matrix read_head(losa::ExecutorRef executor = {}) const;       // (vocabulary, hidden); empty if tied
   std::vector<float> read_final_norm() const;                    // (hidden)
-  BlockNorms read_norms(std::size_t block) const;
+  BlockNorms read_norms(std::size_t block) const;                // with the biases of the linear layers
   /// A linear layer as a dense matrix (out, in), however it is stored.
   void read_linear(std::size_t block, std::size_t which, losa::MatrixView<float> into,
                    losa::ExecutorRef executor = {}) const;

@@ -40,6 +40,10 @@ std::string linear_tensor(std::size_t block, std::size_t which) {
   return text("model.layers.", block, ".", linear_names[which], ".weight");
 }
 
+std::string bias_tensor(std::size_t block, std::size_t which) {
+  return text("model.layers.", block, ".", linear_names[which], ".bias");
+}
+
 namespace {
 
 // Reads one object field by field; a field that is absent or null gives the default.
@@ -91,6 +95,16 @@ class Reader {
     return got;
   }
 
+  double needed(const char* name, double least, double most) const {
+    const Json* j = find(name);
+    if (j == nullptr) raise<losa::FileError>(where_, ": ", name, " is missing");
+    if (!j->is_number()) wrong_type(name, "a number", *j);
+    const double got = j->get<double>();
+    if (!(got >= least && got <= most))
+      raise<losa::RangeError>(where_, ": ", name, " must be in [", least, ", ", most, "], got ", shown(*j));
+    return got;
+  }
+
   bool boolean(const char* name, bool absent) const {
     const Json* j = find(name);
     if (j == nullptr) return absent;
@@ -101,6 +115,11 @@ class Reader {
   void must_be_false(const char* name) const {
     if (boolean(name, false))
       raise<losa::UnsupportedError>(where_, ": ", name, " is true, which this engine does not support");
+  }
+
+  void must_be_one(const char* name) const {
+    if (find(name) != nullptr && number(name, 1, -1e300, 1e300) != 1.0)
+      raise<losa::UnsupportedError>(where_, ": ", name, " ", shown(*find(name)), " is not supported; supported: 1");
   }
 
   // A field that must hold one of a few words; another word is refused by name.
@@ -154,19 +173,59 @@ void check_architecture(const Reader& r) {
     raise<losa::FileError>(r.where(), ": neither architectures nor model_type says what this model is");
 }
 
-// Rotary scaling: both spellings, and "none" by any of its names.
-void check_rope(const Reader& r, Config& config) {
+RopeScaling read_scaling(const Reader& r) {
+  const auto known = {std::string_view("default"), std::string_view("none"), std::string_view("linear"),
+                      std::string_view("llama3")};
+  const std::string now = r.word("rope_type", known), before = r.word("type", known);
+  if (!now.empty() && !before.empty() && now != before)
+    raise<losa::RangeError>(r.where(), ": rope_type \"", now, "\" contradicts type \"", before, "\"");
+  const std::string& type = now.empty() ? before : now;
+  if (type.empty() && r.find("factor") != nullptr) raise<losa::FileError>(r.where(), ": rope_type is missing");
+  RopeScaling scaling;
+  if (type != "linear" && type != "llama3") return scaling;
+  scaling.factor = r.needed("factor", 1, 1e6);
+  if (type == "linear") {
+    scaling.kind = RopeScaling::Kind::linear;
+    return scaling;
+  }
+  scaling.kind = RopeScaling::Kind::llama3;
+  scaling.low_frequency = r.needed("low_freq_factor", 1e-6, 1e6);
+  scaling.high_frequency = r.needed("high_freq_factor", 1e-6, 1e6);
+  if (!(scaling.low_frequency < scaling.high_frequency))
+    raise<losa::RangeError>(r.where(), ": low_freq_factor ", scaling.low_frequency, " must be below high_freq_factor ",
+                            scaling.high_frequency);
+  scaling.first_context = static_cast<double>(r.size("original_max_position_embeddings", std::size_t{1} << 24));
+  return scaling;
+}
+
+// Rotary embedding in both spellings: rope_theta beside rope_scaling, or both inside rope_parameters. What is said
+// twice must be said alike.
+void read_rope(const Reader& r, Config& config) {
+  bool scaled = false, based = r.find("rope_theta") != nullptr;
+  config.rope_theta = r.number("rope_theta", config.rope_theta, 0, 1e12);
   for (const char* field : {"rope_scaling", "rope_parameters"}) {
     const Json* j = r.find(field);
     if (j == nullptr) continue;
     if (!j->is_object()) r.wrong_type(field, "an object or null", *j);
     const std::string where = text(r.where(), ": ", field);
+    for (const auto& [name, value] : j->items())
+      if (value.is_object())
+        raise<losa::UnsupportedError>(where, ": parameters for each kind of layer (", Reader::quoted(name),
+                                      ") are not supported");
     const Reader inner(*j, where);
-    inner.word("rope_type", {"default", "none"});
-    inner.word("type", {"default", "none"});
-    config.rope_theta = inner.number("rope_theta", config.rope_theta, 0, 1e12);
+    inner.must_be_one("partial_rotary_factor");
+    const RopeScaling scaling = read_scaling(inner);
+    if (scaled && scaling != config.rope_scaling)
+      raise<losa::RangeError>(r.where(), ": rope_scaling contradicts rope_parameters");
+    config.rope_scaling = scaling;
+    scaled = true;
+    const double theta = inner.number("rope_theta", config.rope_theta, 0, 1e12);
+    if (based && theta != config.rope_theta)
+      raise<losa::RangeError>(where, ": rope_theta ", theta, " contradicts rope_theta ", config.rope_theta);
+    config.rope_theta = theta;
+    based = based || inner.find("rope_theta") != nullptr;
   }
-  config.rope_theta = r.number("rope_theta", config.rope_theta, 0, 1e12);
+  r.must_be_one("partial_rotary_factor");
   r.must_be_false("rope_interleaved");
 }
 
@@ -206,11 +265,11 @@ Config parse_config(std::string_view text_of_file, std::string_view where) {
   c.norm_epsilon = r.number("rms_norm_eps", c.norm_epsilon, 0, 1);
   c.tied = r.boolean("tie_word_embeddings", c.tied);
 
-  check_rope(r, c);
+  read_rope(r, c);
   losa::io::find_sparsity_config(text_of_file, where);  // refuses quantised weights
   r.word("hidden_act", {"silu", "swish"});
-  r.must_be_false("attention_bias");
-  r.must_be_false("mlp_bias");
+  c.attention_bias = r.boolean("attention_bias", c.attention_bias);
+  c.mlp_bias = r.boolean("mlp_bias", c.mlp_bias);
   r.boolean("use_cache", true);
   constexpr double never = -std::numeric_limits<double>::denorm_min();
   r.number("attention_dropout", 0, never, 1);

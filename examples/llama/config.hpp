@@ -14,6 +14,17 @@
 
 namespace llama {
 
+/// How rotary frequencies are stretched for contexts longer than those of the first training (see Rope).
+struct RopeScaling {
+  enum class Kind { none, linear, llama3 };
+  Kind kind = Kind::none;
+  double factor = 1;            // ≥ 1
+  double low_frequency = 1;     // llama3: low_freq_factor
+  double high_frequency = 4;    // llama3: high_freq_factor, above low_frequency
+  double first_context = 8192;  // llama3: original_max_position_embeddings
+  friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
+};
+
 struct Config {
   std::size_t vocabulary = 0;    // vocab_size
   std::size_t hidden = 0;        // hidden_size
@@ -25,11 +36,15 @@ struct Config {
   std::size_t positions = 2048;  // max_position_embeddings
   double norm_epsilon = 1e-6;    // rms_norm_eps
   double rope_theta = 10000;
+  RopeScaling rope_scaling{};
+  bool attention_bias = false;      // the four linear layers of the attention add a bias
+  bool mlp_bias = false;            // so do the three of the MLP
   bool tied = false;                // tie_word_embeddings: the head is the embedding
   std::vector<std::size_t> ends{};  // eos_token_id: none, one or several
 
   std::size_t query_width() const { return heads * head_dim; }
   std::size_t kv_width() const { return kv_heads * head_dim; }
+  bool has_bias(std::size_t linear) const;
   friend bool operator==(const Config&, const Config&) = default;
 };
 
@@ -41,6 +56,8 @@ inline constexpr std::array<std::string_view, linears_per_block> linear_names = 
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
 
+inline bool Config::has_bias(std::size_t linear) const { return linear <= output ? attention_bias : mlp_bias; }
+
 /// Which of a block's four distinct inputs each linear layer reads: 0 the normed block input, 1 the attention's result,
 /// 2 the normed middle, 3 the gated activation.
 inline constexpr std::array<std::size_t, linears_per_block> linear_input = {0, 0, 0, 1, 2, 2, 3};
@@ -50,13 +67,15 @@ inline constexpr std::size_t inputs_per_block = 4;
 std::pair<std::size_t, std::size_t> linear_shape(const Config& config, std::size_t which);
 /// "model.layers.<block>.<linear>.weight"
 std::string linear_tensor(std::size_t block, std::size_t which);
+/// "model.layers.<block>.<linear>.bias"
+std::string bias_tensor(std::size_t block, std::size_t which);
 /// "model.layers.<block>.<name>"
 std::string block_tensor(std::size_t block, std::string_view name);
 
 /// Reads the text of a config.json; `where` opens the sentence of an error.
 /// Throws losa::FileError (no JSON, a field of the wrong type, a missing field), losa::RangeError (a value out of range
-/// or in conflict with another) or losa::UnsupportedError (an architecture, activation, rotary scaling, bias or
-/// quantisation that this engine does not compute).
+/// or in conflict with another) or losa::UnsupportedError (an architecture, activation, rotary scaling or quantisation
+/// that this engine does not compute).
 Config parse_config(std::string_view text, std::string_view where = "config.json");
 
 /// parse_config of directory/config.json. Throws losa::FileError if it cannot be read.

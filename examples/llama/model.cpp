@@ -78,7 +78,7 @@ Model Model::load(const std::filesystem::path& directory, const ModelOptions& op
   Model model;
   model.config_ = checkpoint.config();
   model.executor_ = executor;
-  model.rope_ = Rope(model.config_.head_dim, model.config_.rope_theta, 0);
+  model.rope_ = Rope(model.config_.head_dim, model.config_.rope_theta, 0, model.config_.rope_scaling);
   model.embedding_ = checkpoint.read_embedding(executor);
   model.head_ = checkpoint.read_head(executor);
   model.norm_ = checkpoint.read_final_norm();
@@ -100,7 +100,10 @@ std::size_t Model::linear_bytes() const {
 
 std::size_t Model::bytes() const {
   std::size_t sum = linear_bytes() + embedding_.bytes() + head_.bytes() + norm_.size() * sizeof(float);
-  for (const Block& block : blocks_) sum += (block.norms.attention.size() + block.norms.mlp.size()) * sizeof(float);
+  for (const Block& block : blocks_) {
+    sum += (block.norms.attention.size() + block.norms.mlp.size()) * sizeof(float);
+    for (const auto& bias : block.norms.biases) sum += bias.size() * sizeof(float);
+  }
   return sum;
 }
 

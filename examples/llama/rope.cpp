@@ -1,12 +1,29 @@
 #include "rope.hpp"
 
 #include <cmath>
+#include <numbers>
 
 #include "loops.hpp"
 
 namespace llama {
 
-Rope::Rope(std::size_t head_dim, double theta, std::size_t positions) : theta_(theta), half_(head_dim / 2) {
+namespace {
+
+double scaled(double frequency, const RopeScaling& s) {
+  if (s.kind == RopeScaling::Kind::none) return frequency;
+  const double slow = frequency / s.factor;
+  if (s.kind == RopeScaling::Kind::linear) return slow;
+  const double turns = s.first_context * frequency / (2 * std::numbers::pi);
+  if (turns < s.low_frequency) return slow;
+  if (turns > s.high_frequency) return frequency;
+  const double share = (turns - s.low_frequency) / (s.high_frequency - s.low_frequency);
+  return (1 - share) * slow + share * frequency;
+}
+
+}  // namespace
+
+Rope::Rope(std::size_t head_dim, double theta, std::size_t positions, const RopeScaling& scaling)
+    : theta_(theta), scaling_(scaling), half_(head_dim / 2) {
   extend(positions);
 }
 
@@ -15,7 +32,7 @@ void Rope::extend(std::size_t positions) {
   cosine_.resize(positions * half_);
   sine_.resize(positions * half_);
   for (std::size_t i = 0; i < half_; ++i) {
-    const double frequency = std::pow(theta_, -static_cast<double>(i) / static_cast<double>(half_));
+    const double frequency = scaled(std::pow(theta_, -static_cast<double>(i) / static_cast<double>(half_)), scaling_);
     for (std::size_t p = positions_; p < positions; ++p) {
       const double angle = static_cast<double>(p) * frequency;
       cosine_[p * half_ + i] = static_cast<float>(std::cos(angle));

@@ -271,13 +271,14 @@ class Config(BadInputCase):
         for field in ("tie_word_embeddings", "attention_bias", "mlp_bias"):
             for value in (0, 1, "false", [], {}):
                 self.refuse_config({field: value}, says=field)
-        for field in ("attention_bias", "mlp_bias"):
-            self.refuse_config({field: True}, says=field)
+        self.refuse_config({"attention_bias": True}, says="q_proj.bias")  # which these weights lack
+        self.refuse_config({"mlp_bias": True}, says="gate_proj.bias")
         for value in ("gelu", "relu", "", 1, True, [], {}):
             self.refuse_config({"hidden_act": value}, says="hidden_act")
         for value in ("int8", "", 16, []):
             self.refuse_config({"torch_dtype": value}, says="dtype")
-        for value in ({"rope_type": "llama3", "factor": 8.0}, {"type": "linear", "factor": 2.0}, "linear", 1, []):
+        for value in ({"rope_type": "llama3", "factor": 8.0}, {"type": "linear", "factor": 0}, {"type": "yarn"},
+                      "linear", 1, []):
             self.refuse_config({"rope_scaling": value}, says="rope_scaling")
         for field in ("bos_token_id", "eos_token_id", "pad_token_id"):
             for value in (256, -2, 2**64, "1", 1.5, [1, 256]):

@@ -14,6 +14,21 @@ import numpy as np
 import support
 
 
+def frequencies(config, size):
+    """Angle per position of each pair of a head, with the scaling of config.json."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    plain = (rope.get("rope_theta") or config["rope_theta"]) ** (-np.arange(0, size, 2) / size)
+    kind = rope.get("rope_type") or rope.get("type")
+    if kind == "linear":
+        return plain / rope["factor"]
+    if kind == "llama3":
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        turns = rope["original_max_position_embeddings"] * plain / (2 * np.pi)
+        kept = np.clip((turns - low) / (high - low), 0, 1)
+        return kept * plain + (1 - kept) * plain / rope["factor"]
+    return plain
+
+
 class Llama:
     def __init__(self, directory):
         directory = pathlib.Path(directory)
@@ -24,6 +39,9 @@ class Llama:
     def norm(self, x, name):
         root_mean_square = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + self.config["rms_norm_eps"])
         return x / root_mean_square * self.weights[name]
+
+    def linear(self, x, name):
+        return x @ self.weights[name + ".weight"].T + self.weights.get(name + ".bias", 0.0)
 
     @staticmethod
     def rotate(x, angles):
@@ -39,11 +57,10 @@ class Llama:
         size = config.get("head_dim") or config["hidden_size"] // heads
 
         def project(name, count):  # (count, tokens, size)
-            y = x @ self.weights[f"{prefix}self_attn.{name}_proj.weight"].T
+            y = self.linear(x, f"{prefix}self_attn.{name}_proj")
             return y.reshape(tokens, count, size).transpose(1, 0, 2)
 
-        frequency = config["rope_theta"] ** (-np.arange(0, size, 2) / size)
-        angles = np.arange(tokens)[:, None] * frequency[None, :]
+        angles = np.arange(tokens)[:, None] * frequencies(config, size)[None, :]
         q = self.rotate(project("q", heads), angles)
         k = self.rotate(project("k", kv_heads), angles)
         v = project("v", kv_heads)
@@ -53,12 +70,11 @@ class Llama:
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         mixed = scores / scores.sum(axis=-1, keepdims=True) @ v[shared]
         joined = mixed.transpose(1, 0, 2).reshape(tokens, heads * size)
-        return joined @ self.weights[prefix + "self_attn.o_proj.weight"].T
+        return self.linear(joined, prefix + "self_attn.o_proj")
 
     def feed_forward(self, x, prefix):
-        gate, up, down = (self.weights[f"{prefix}mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
-        g = x @ gate.T
-        return (g / (1 + np.exp(-g)) * (x @ up.T)) @ down.T
+        g = self.linear(x, prefix + "mlp.gate_proj")
+        return self.linear(g / (1 + np.exp(-g)) * self.linear(x, prefix + "mlp.up_proj"), prefix + "mlp.down_proj")
 
     def logits(self, tokens):
         """(tokens, vocabulary) for one sequence."""

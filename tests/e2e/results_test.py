@@ -237,6 +237,38 @@ class IndependentForward(ResultCase):
         self.train = TINY / "train.txt"
         yield self.adapt(TINY, "--sparsity", "0.6", out="tiny"), TINY / "test.txt", 128
 
+    def unusual(self):
+        """Biases, heads that are not hidden/heads wide, both kinds of rotary scaling in both spellings, f16."""
+        llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                  "original_max_position_embeddings": 40}
+        for name, changes, options in (
+                ("linear", {"rope_scaling": {"type": "linear", "factor": 3.0}, "attention_bias": True}, {}),
+                ("llama3", {"rope_scaling": llama3, "mlp_bias": True, "tie_word_embeddings": True, "head_dim": 14},
+                 {"shards": 4}),
+                ("new", {"rope_parameters": llama3 | {"rope_theta": 5e5}, "attention_bias": True, "mlp_bias": True,
+                         "head_dim": 10}, {"dtype": "F16"})):
+            config = support.small_config(**changes)
+            if "rope_parameters" in config:
+                del config["rope_theta"]
+            model = support.write_model(self.tmp / ("model-" + name), config=config, **options)
+            yield model, self.train, 60
+            out = self.adapt(model, "--sparsity", "0.6", "--lr", "0.02", out=name)
+            before, after = support.read_checkpoint(model), support.read_checkpoint(out)
+            for tensor in before:
+                if tensor.endswith(".bias"):
+                    self.assertEqual(before[tensor].data, after[tensor].data, tensor)
+            yield out, self.train, 60
+            yield out / "compressed", self.train, 60
+
+    def test_unusual_architectures(self):
+        for model, text, context in self.unusual():
+            with self.subTest(model=str(model.relative_to(self.tmp))):
+                ids = np.fromfile(text, np.uint8)[:context]
+                ours = self.logits(model, tokens=text, context=context)
+                if model.name != "compressed":
+                    dense = numpy_llama.Llama(model).logits(ids)
+                self.assertLess(np.abs(dense - ours).max(), 1e-4)
+
     def test_numpy(self):
         for out, text, context in self.outputs():
             with self.subTest(model=out.name):

@@ -212,6 +212,8 @@ def random_tensors(config, seed=0, dtype="F32"):
         tensors[prefix + "input_layernorm.weight"] = around_one(hidden)
         for name, shape in linear_shapes(config).items():
             tensors[prefix + name + ".weight"] = normal(*shape)
+            if config.get("attention_bias" if "attn" in name else "mlp_bias"):
+                tensors[prefix + name + ".bias"] = normal(shape[0])
         tensors[prefix + "post_attention_layernorm.weight"] = around_one(hidden)
     tensors["model.norm.weight"] = around_one(hidden)
     if not config["tie_word_embeddings"]:

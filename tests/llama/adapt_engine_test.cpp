@@ -135,6 +135,15 @@ TEST_CASE("adapt engine: loss and every layer's gradients equal differences of t
     check_gradients<losa::MaskedLora>(shape, "");
   }
   SUBCASE("plain adapters") { check_gradients<losa::Lora>({}, ""); }
+  SUBCASE("biases, scaled frequencies and wide heads") {
+    toy::Shape shape{.head_dim = 6, .attention_bias = true, .mlp_bias = true};
+    shape.rope_scaling = {{"rope_type", "llama3"},
+                          {"factor", 8},
+                          {"low_freq_factor", 1},
+                          {"high_freq_factor", 4},
+                          {"original_max_position_embeddings", 40}};
+    check_gradients<losa::MaskedLora>(shape, "");
+  }
   SUBCASE("some layers stay dense") {
     check_gradients<losa::MaskedLora>({}, "o_proj|layers\\.1\\.mlp\\.(up|down)|0.*k_proj");
   }

@@ -75,6 +75,57 @@ TEST_CASE("config: other spellings that mean the same") {
   CHECK_NOTHROW(parse_config(json.dump()));
 }
 
+TEST_CASE("config: biases and rotary scaling, in the old and the new spelling") {
+  auto json = toy::config_json({});
+  json["attention_bias"] = true;
+  json["rope_scaling"] = {{"type", "linear"}, {"factor", 2}};
+  llama::Config c = parse_config(json.dump());
+  CHECK(c.has_bias(llama::output));
+  CHECK_FALSE(c.has_bias(llama::gate));
+  CHECK(c.rope_scaling == llama::RopeScaling{.kind = llama::RopeScaling::Kind::linear, .factor = 2});
+  json["attention_bias"] = false;
+  json["mlp_bias"] = true;
+  const nlohmann::json scaling = {{"rope_type", "llama3"},
+                                  {"factor", 32},
+                                  {"low_freq_factor", 1},
+                                  {"high_freq_factor", 4},
+                                  {"original_max_position_embeddings", 4096}};
+  json["rope_scaling"] = scaling;
+  const llama::RopeScaling expected{.kind = llama::RopeScaling::Kind::llama3,
+                                    .factor = 32,
+                                    .low_frequency = 1,
+                                    .high_frequency = 4,
+                                    .first_context = 4096};
+  c = parse_config(json.dump());
+  CHECK_FALSE(c.has_bias(llama::output));
+  CHECK(c.has_bias(llama::gate));
+  CHECK(c.rope_scaling == expected);
+  json["rope_parameters"] = scaling;  // said twice, alike
+  CHECK(parse_config(json.dump()).rope_scaling == expected);
+  json["rope_scaling"] = nullptr;
+  json.erase("rope_theta");
+  json["rope_parameters"]["rope_theta"] = 5e5;
+  json["rope_parameters"]["type"] = "llama3";
+  c = parse_config(json.dump());
+  CHECK(c.rope_scaling == expected);
+  CHECK(c.rope_theta == 5e5);
+  json["rope_scaling"] = {{"type", "linear"}, {"factor", 2}};
+  CHECK(error_of(json.dump()) == "config.json: rope_scaling contradicts rope_parameters");
+  json["rope_scaling"] = nullptr;
+  for (const char* field : {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}) {
+    CAPTURE(field);
+    auto one = json;
+    one["rope_parameters"].erase(field);
+    CHECK(error_of(one.dump()) == std::string("config.json: rope_parameters: ") + field + " is missing");
+    one["rope_parameters"][field] = -1;
+    CHECK(error_of(one.dump()).starts_with(std::string("config.json: rope_parameters: ") + field + " must be in ["));
+    one["rope_parameters"][field] = "1";
+    CHECK(error_of(one.dump()).starts_with(std::string("config.json: rope_parameters: ") + field + " must be a"));
+  }
+  json["rope_parameters"]["low_freq_factor"] = 4;
+  CHECK(error_of(json.dump()) == "config.json: rope_parameters: low_freq_factor 4 must be below high_freq_factor 4");
+}
+
 TEST_CASE("config: every field wrong in turn gives one line that names it") {
   struct Wrong {
     const char* field;
@@ -87,9 +138,8 @@ TEST_CASE("config: every field wrong in turn gives one line that names it") {
       {"architectures", "[]", "architectures must be"},
       {"model_type", "\"qwen2\"", "model_type \"qwen2\" is not supported"},
       {"model_type", "7", "model_type must be a string, got 7"},
-      {"attention_bias", "true", "attention_bias is true, which this engine does not support"},
       {"attention_bias", "1", "attention_bias must be true or false, got 1"},
-      {"mlp_bias", "true", "mlp_bias is true"},
+      {"mlp_bias", "\"no\"", "mlp_bias must be true or false, got \"no\""},
       {"attention_dropout", "1.5", "attention_dropout must lie between"},
       {"attention_dropout", "\"0\"", "attention_dropout must be a number, got \"0\""},
       {"bos_token_id", "19", "bos_token_id 19 is outside the vocabulary of 19"},
@@ -113,7 +163,19 @@ TEST_CASE("config: every field wrong in turn gives one line that names it") {
       {"rms_norm_eps", "0", "rms_norm_eps must lie between 0 and 1"},
       {"rms_norm_eps", "-1e-5", "rms_norm_eps"},
       {"rope_scaling", "{\"rope_type\": \"yarn\"}", "rope_scaling: rope_type \"yarn\" is not supported"},
-      {"rope_scaling", "{\"type\": \"linear\", \"factor\": 2}", "rope_scaling: type \"linear\" is not supported"},
+      {"rope_scaling", R"({"type": "dynamic", "factor": 2})", "rope_scaling: type \"dynamic\" is not supported"},
+      {"rope_scaling", R"({"type": 7, "factor": 2})", "rope_scaling: type must be a string, got 7"},
+      {"rope_scaling", R"({"factor": 2})", "rope_scaling: rope_type is missing"},
+      {"rope_scaling", R"({"type": "linear"})", "rope_scaling: factor is missing"},
+      {"rope_scaling", R"({"type": "linear", "factor": "2"})", "rope_scaling: factor must be a number, got \"2\""},
+      {"rope_scaling", R"({"type": "linear", "factor": 0.5})", "rope_scaling: factor must be in [1, 1e+06], got 0.5"},
+      {"rope_scaling", R"({"type": "linear", "rope_type": "llama3", "factor": 2})", "contradicts type \"linear\""},
+      {"rope_scaling", R"({"type": "default", "partial_rotary_factor": 0.5})", "partial_rotary_factor 0.5 is not"},
+      {"rope_scaling", R"({"type": "default", "rope_theta": 5})", "rope_theta 5 contradicts rope_theta 10000"},
+      {"rope_parameters", R"({"full_attention": {"rope_type": "default"}})", "each kind of layer (\"full_attention\")"},
+      {"rope_parameters", R"({"rope_type": "default", "rope_theta": 5e5})", "contradicts rope_theta 10000"},
+      {"rope_parameters", "[]", "rope_parameters must be an object or null, got an array"},
+      {"partial_rotary_factor", "0.5", "partial_rotary_factor 0.5 is not supported; supported: 1"},
       {"rope_scaling", "4", "rope_scaling must be an object or null, got 4"},
       {"rope_theta", "-1", "rope_theta must lie between"},
       {"rope_interleaved", "true", "rope_interleaved is true"},

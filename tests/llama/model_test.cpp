@@ -63,6 +63,41 @@ TEST_CASE("model: logits equal the oracle's, tied and untied, in every storage t
     }
 }
 
+TEST_CASE("model: biases, rotary scaling and heads of any width equal the oracle's, with and without a cache") {
+  const nlohmann::json linear = {{"type", "linear"}, {"factor", 3.0}};
+  const nlohmann::json llama3 = {{"rope_type", "llama3"},
+                                 {"factor", 8.0},
+                                 {"low_freq_factor", 1.0},
+                                 {"high_freq_factor", 4.0},
+                                 {"original_max_position_embeddings", 40}};
+  const nlohmann::json none;
+  // Of the frequencies of 14 channels, llama3 leaves some, divides some and mixes one.
+  const toy::Shape shapes[] = {{.attention_bias = true},
+                               {.mlp_bias = true},
+                               {.head_dim = 14, .attention_bias = true, .mlp_bias = true},
+                               {.head_dim = 14, .rope_scaling = linear},
+                               {.head_dim = 14, .rope_scaling = llama3},
+                               {.heads = 3, .kv_heads = 3, .head_dim = 2},
+                               {.tied = false, .attention_bias = true, .mlp_bias = true, .rope_scaling = llama3}};
+  for (const toy::Shape& shape : shapes) {
+    const toy::Folder folder;
+    toy::write_model(folder / "m", shape);
+    CAPTURE(toy::read_text(folder / "m/config.json"));
+    const toy::Oracle oracle(folder / "m");
+    const Model model = Model::load(folder / "m");
+    const auto tokens = toy::tokens(60, shape.vocabulary);
+    const auto expected = oracle.logits(tokens);
+    CHECK(difference(logits_of(model, tokens, 60), expected) < 5e-5);
+    llama::KvCache cache(model.config(), 60);
+    Matrix hidden, logits(60, shape.vocabulary);
+    for (std::size_t at = 0; at < 60; at += 4) {
+      model.decode(std::span(tokens).subspan(at, 4), cache, hidden);
+      model.head(hidden.cview(), logits.view().block(at, 0, 4, shape.vocabulary));
+    }
+    CHECK(difference(logits, expected) < 5e-5);
+  }
+}
+
 TEST_CASE("model: shards read as one file does") {
   const toy::Folder folder;
   toy::write_model(folder / "one");
@@ -235,13 +270,25 @@ TEST_CASE("model: a directory that does not fit its configuration is refused in 
     return error_of(path);
   };
   CHECK(write([](auto&) {}).empty());
+  CHECK(write([&](auto& t) {
+          t["model.layers.0.mlp.gate_proj.bias"] = {{20}, std::vector<float>(20)};
+        }).find("gate_proj.bias\": config.json has no mlp_bias") != std::string::npos);
+  for (const char* stray : {"model.layers.0", "model.layers.0.", "model.layers.0xself_attn.q_proj.weight",
+                            "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.q_proj.weight.weight"})
+    CHECK(write([&](auto& t) {
+            t[stray] = {{1}, {1}};
+          }).find("is not part of the Llama architecture") != std::string::npos);
+  CHECK(write([](auto&) {}).empty());
+  CHECK(with("attention_bias", true).find("\"model.layers.0.self_attn.q_proj.bias\" is missing") != std::string::npos);
+  CHECK(with("mlp_bias", true).find("\"model.layers.0.mlp.gate_proj.bias\" is missing") != std::string::npos);
+  toy::write_text(path / "config.json", toy::config_json({}).dump());
   const std::string name = "model.layers.1.mlp.up_proj.weight";
   CHECK(write([&](auto& t) { t.erase(name); }).find(name + "\" is missing") != std::string::npos);
   CHECK(write([&](auto& t) { t[name].data[5] = NAN; }).find("NaN at [0, 5]") != std::string::npos);
   CHECK(write([&](auto& t) { t["model.norm.weight"].data[3] = INFINITY; }).find("Inf at [3]") != std::string::npos);
   CHECK(write([&](auto& t) {
           t["model.layers.0.self_attn.q_proj.bias"] = {{16}, std::vector<float>(16)};
-        }).find("is not part of the Llama architecture without biases") != std::string::npos);
+        }).find("q_proj.bias\": config.json has no attention_bias") != std::string::npos);
   CHECK(write([&](auto& t) { t["model.layers.0.self_attn.rotary_emb.inv_freq"] = {{2}, {1, 1}}; }).empty());
   toy::fs::remove(path / "model.safetensors");
   CHECK(error_of(path).find("holds neither") != std::string::npos);

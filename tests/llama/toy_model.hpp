@@ -42,11 +42,13 @@ struct Shape {
   std::size_t vocabulary = 19, hidden = 12, intermediate = 20, blocks = 2, heads = 4, kv_heads = 2, head_dim = 4;
   bool tied = true;
   std::size_t positions = 64;
+  bool attention_bias = false, mlp_bias = false;
+  nlohmann::json rope_scaling = nullptr;
 };
 
 inline nlohmann::json config_json(const Shape& s, const std::string& dtype = "float32") {
   return {{"architectures", {"LlamaForCausalLM"}},
-          {"attention_bias", false},
+          {"attention_bias", s.attention_bias},
           {"attention_dropout", 0.0},
           {"bos_token_id", 1},
           {"eos_token_id", nullptr},
@@ -56,14 +58,14 @@ inline nlohmann::json config_json(const Shape& s, const std::string& dtype = "fl
           {"initializer_range", 0.02},
           {"intermediate_size", s.intermediate},
           {"max_position_embeddings", s.positions},
-          {"mlp_bias", false},
+          {"mlp_bias", s.mlp_bias},
           {"model_type", "llama"},
           {"num_attention_heads", s.heads},
           {"num_hidden_layers", s.blocks},
           {"num_key_value_heads", s.kv_heads},
           {"pad_token_id", nullptr},
           {"rms_norm_eps", 1e-5},
-          {"rope_scaling", nullptr},
+          {"rope_scaling", s.rope_scaling},
           {"rope_theta", 10000.0},
           {"tie_word_embeddings", s.tied},
           {"torch_dtype", dtype},
@@ -113,6 +115,9 @@ inline std::map<std::string, Values> tensors(const Shape& s, std::uint64_t seed 
                                     {s.hidden, s.intermediate}};
     for (std::size_t which = 0; which < llama::linears_per_block; ++which)
       add(llama::linear_tensor(b, which), {sizes[which][0], sizes[which][1]}, 0, weight);
+    for (std::size_t which = 0; which < llama::linears_per_block; ++which)
+      if (which <= llama::output ? s.attention_bias : s.mlp_bias)
+        add(llama::bias_tensor(b, which), {sizes[which][0]}, 0, 0.5);
   }
   return out;
 }
@@ -158,6 +163,7 @@ struct Oracle {
   std::vector<double> norm;
   std::vector<std::vector<double>> norm1, norm2;  // per block
   std::vector<std::vector<Rows>> linear;          // [block][which][out][in]
+  std::vector<Rows> bias;                         // [block][which], empty where there is none
 
   explicit Oracle(const fs::path& directory) {
     const llama::Checkpoint checkpoint(directory);
@@ -170,6 +176,8 @@ struct Oracle {
       norm1.push_back(widened(norms.attention));
       norm2.push_back(widened(norms.mlp));
       linear.emplace_back();
+      bias.emplace_back();
+      for (const auto& one : norms.biases) bias.back().push_back(widened(one));
       for (std::size_t which = 0; which < llama::linears_per_block; ++which) {
         const auto [out, in] = llama::linear_shape(config, which);
         llama::Matrix w(out, in);
@@ -185,8 +193,8 @@ struct Oracle {
     for (std::size_t r = 0; r < m.rows(); ++r) out.emplace_back(m.view().row(r).begin(), m.view().row(r).end());
     return out;
   }
-  static std::vector<double> times(const Rows& w, const std::vector<double>& x) {
-    std::vector<double> y(w.size());
+  static std::vector<double> times(const Rows& w, const std::vector<double>& x, std::vector<double> y = {}) {
+    y.resize(w.size());
     for (std::size_t r = 0; r < w.size(); ++r)
       for (std::size_t c = 0; c < x.size(); ++c) y[r] += w[r][c] * x[c];
     return y;
@@ -199,26 +207,40 @@ struct Oracle {
     for (std::size_t i = 0; i < x.size(); ++i) y[i] = w[i] * x[i] * r;
     return y;
   }
+  std::vector<double> times(std::size_t b, std::size_t which, const std::vector<double>& x) const {
+    return times(linear[b][which], x, bias[b][which]);
+  }
+  // As transformers writes it, by wavelengths.
+  double frequency(std::size_t i) const {
+    const llama::RopeScaling& s = config.rope_scaling;
+    const double f =
+        1 / std::pow(config.rope_theta, 2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim));
+    if (s.kind == llama::RopeScaling::Kind::linear) return f / s.factor;
+    if (s.kind == llama::RopeScaling::Kind::none) return f;
+    const double wavelength = 2 * 3.14159265358979323846 / f;
+    if (wavelength > s.first_context / s.low_frequency) return f / s.factor;
+    if (wavelength < s.first_context / s.high_frequency) return f;
+    const double smooth = (s.first_context / wavelength - s.low_frequency) / (s.high_frequency - s.low_frequency);
+    return (1 - smooth) * f / s.factor + smooth * f;
+  }
   void turn(std::vector<double>& x, std::size_t position) const {
     const std::size_t d = config.head_dim, half = d / 2;
     for (std::size_t h = 0; h < x.size(); h += d)
       for (std::size_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(position) *
-                             std::pow(config.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(d));
+        const double angle = static_cast<double>(position) * frequency(i);
         const double a = x[h + i], b = x[h + half + i];
         x[h + i] = a * std::cos(angle) - b * std::sin(angle);
         x[h + half + i] = b * std::cos(angle) + a * std::sin(angle);
       }
   }
   void block(std::size_t b, Rows& x) const {
-    const auto& w = linear[b];
     const std::size_t d = config.head_dim;
     Rows q, k, v;
     for (std::size_t t = 0; t < x.size(); ++t) {
       const auto h = normed(x[t], norm1[b]);
-      q.push_back(times(w[llama::query], h));
-      k.push_back(times(w[llama::key], h));
-      v.push_back(times(w[llama::value], h));
+      q.push_back(times(b, llama::query, h));
+      k.push_back(times(b, llama::key, h));
+      v.push_back(times(b, llama::value, h));
       turn(q[t], t);
       turn(k[t], t);
     }
@@ -235,13 +257,13 @@ struct Oracle {
         for (std::size_t j = 0; j <= t; ++j)
           for (std::size_t i = 0; i < d; ++i) a[head_ * d + i] += p[j] / sum * v[j][kv * d + i];
       }
-      const auto o = times(w[llama::output], a);
+      const auto o = times(b, llama::output, a);
       for (std::size_t i = 0; i < o.size(); ++i) x[t][i] += o[i];
       const auto n = normed(x[t], norm2[b]);
-      auto g = times(w[llama::gate], n);
-      const auto u = times(w[llama::up], n);
+      auto g = times(b, llama::gate, n);
+      const auto u = times(b, llama::up, n);
       for (std::size_t i = 0; i < g.size(); ++i) g[i] = g[i] / (1 + std::exp(-g[i])) * u[i];
-      const auto y = times(w[llama::down], g);
+      const auto y = times(b, llama::down, g);
       for (std::size_t i = 0; i < y.size(); ++i) x[t][i] += y[i];
     }
   }
