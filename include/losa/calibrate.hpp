@@ -5,6 +5,5 @@
 #include <losa/calibrate/column_norms.hpp>
 #include <losa/calibrate/columns.hpp>
 #include <losa/calibrate/feature_gram.hpp>
-#include <losa/calibrate/gram_kernel.hpp>
 #include <losa/calibrate/hessian.hpp>
 #include <losa/calibrate/reconstruction_error.hpp>

@@ -5,8 +5,12 @@
 #include <doctest/doctest.h>
 
 #include <Eigen/Dense>
+#include <algorithm>
+#include <any>
 #include <cmath>
 #include <limits>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "matrices.hpp"
@@ -71,6 +75,47 @@ std::vector<double> by_least_squares(std::vector<double> w, const std::vector<bo
   return w;
 }
 
+struct Swept {
+  Mask mask;
+  std::vector<double> weights;  // (rows, cols)
+};
+
+// SparseGPT by its definition, one column after another over the whole width; `block` is a multiple of M.
+Swept by_columns(const Matrix& before, const std::vector<double>& h, const losa::Pattern& pattern, std::size_t block) {
+  const std::size_t cols = before.cols;
+  const auto u = losa::inverse_factor(losa::view(h.data(), cols, cols));
+  Swept swept{Mask::full(before.rows, cols), std::vector<double>(before.rows * cols)};
+  std::vector<double>& w = swept.weights;
+  for (std::size_t r = 0; r < before.rows; ++r)
+    for (std::size_t c = 0; c < cols; ++c) w[r * cols + c] = before(r, c);
+  // Prunes the lowest of the scores in a rectangle.
+  const auto prune = [&](std::size_t r0, std::size_t r1, std::size_t c0, std::size_t c1, std::size_t zeros) {
+    std::vector<std::pair<double, std::size_t>> order;
+    for (std::size_t r = r0; r < r1; ++r)
+      for (std::size_t c = c0; c < c1; ++c) order.emplace_back(std::pow(w[r * cols + c] / u(c, c), 2), r * cols + c);
+    std::sort(order.begin(), order.end());
+    for (std::size_t i = 0; i < zeros; ++i) swept.mask.set(order[i].second / cols, order[i].second % cols, false);
+  };
+  const auto* groups = std::get_if<NofM>(&pattern);
+  std::vector<std::size_t> zeros;
+  if (groups == nullptr)
+    zeros = losa::ExactCounts::block_zeros(losa::budget_of(pattern, before.rows, cols), before.rows, cols, block);
+  for (std::size_t c = 0; c < cols; ++c) {
+    if (groups != nullptr && c % groups->m == 0)
+      for (std::size_t r = 0; r < before.rows; ++r) prune(r, r + 1, c, c + groups->m, groups->m - groups->n);
+    if (groups == nullptr && c % block == 0) {
+      const std::size_t last = std::min(cols, c + block);
+      prune(0, before.rows, c, last, zeros[c / block]);
+    }
+    for (std::size_t r = 0; r < before.rows; ++r) {
+      if (swept.mask(r, c)) continue;
+      const double error = w[r * cols + c] / u(c, c);
+      for (std::size_t k = c; k < cols; ++k) w[r * cols + k] -= error * u(c, k);
+    }
+  }
+  return swept;
+}
+
 std::size_t zeros_in(const Mask& mask, std::size_t first, std::size_t last) {
   std::size_t zeros = 0;
   for (std::size_t r = 0; r < mask.rows(); ++r)
@@ -79,81 +124,6 @@ std::size_t zeros_in(const Mask& mask, std::size_t first, std::size_t last) {
 }
 
 }  // namespace
-
-TEST_CASE("inverse factor: UᵀU is the inverse of the damped Hessian, U upper with positive diagonal") {
-  for (std::size_t n : {1u, 2u, 9u, 127u, 128u, 129u, 260u}) {
-    const std::vector<double> h = test::random_hessian(n, 2 * n + 3, n);
-    const auto factor = losa::inverse_factor(losa::view(h.data(), n, n), {.damping = 0.01});
-    CHECK(factor.damping == 0.01);
-    CHECK(factor.raises == 0);
-    const Eigen::MatrixXd u = eigen(factor.values);
-    Eigen::MatrixXd damped = eigen(h);
-    const double mean = damped.diagonal().mean();
-    damped.diagonal().array() += 0.01 * mean;
-    const Eigen::MatrixXd identity = Eigen::MatrixXd::Identity(u.rows(), u.rows());
-    CHECK((u.transpose() * u * damped - identity).norm() < 1e-9);
-    CHECK(u.isUpperTriangular(0.0));
-    CHECK(u.diagonal().minCoeff() > 0);
-    test::with_executors([&](losa::ExecutorRef executor) {
-      const auto again = losa::inverse_factor(losa::view(h.data(), n, n), {.damping = 0.01}, executor);
-      CHECK(again.values == factor.values);
-    });
-  }
-}
-
-TEST_CASE("inverse factor: damping rises tenfold until the matrix is positive definite, and says so") {
-  const std::vector<double> ones(16, 1.0);  // rank 1
-  const auto rank_one = losa::inverse_factor(losa::view(ones.data(), 4, 4), {.damping = 0});
-  CHECK(rank_one.raises == 1);
-  CHECK(rank_one.damping == 1e-6);
-  // A pivot of 2⁻⁵⁰ is a zero that rounding lifted.
-  const std::vector<double> nearly{1, 1, 1, 1 + 0x1p-50};
-  CHECK(losa::inverse_factor(losa::view(nearly.data(), 2, 2), {.damping = 0}).raises == 1);
-  const std::vector<double> narrow{1, 1, 1, 1 + 0x1p-40};
-  CHECK(losa::inverse_factor(losa::view(narrow.data(), 2, 2), {.damping = 0}).raises == 0);
-  // Eigenvalues 1.5 and −0.5, mean diagonal 0.5: positive definite from damping 1 on, exclusively.
-  const std::vector<double> indefinite{0.5, 1, 1, 0.5};
-  const auto risen = losa::inverse_factor(losa::view(indefinite.data(), 2, 2), {.damping = 0.02});
-  CHECK(risen.raises == 2);
-  CHECK(risen.damping == doctest::Approx(2.0));
-  CHECK_THROWS_WITH_AS(losa::inverse_factor(losa::view(indefinite.data(), 2, 2), {.damping = 0.02, .max_raises = 1}),
-                       "inverse_factor: the Hessian is not positive definite even with damping 0.2",
-                       losa::NumericError);
-}
-
-TEST_CASE("inverse factor: dead columns are told, and do not disturb the others") {
-  const std::size_t n = 5;
-  const std::vector<double> live = test::random_hessian(4, 20, 3);
-  std::vector<double> h(n * n);  // column 2 is dead
-  const std::size_t place[] = {0, 1, 3, 4};
-  for (std::size_t i = 0; i < 4; ++i)
-    for (std::size_t j = 0; j < 4; ++j) h[place[i] * n + place[j]] = live[i * 4 + j];
-  const auto with = losa::inverse_factor(losa::view(h.data(), n, n));
-  const auto without = losa::inverse_factor(losa::view(live.data(), 4, 4));
-  CHECK(with.dead == std::vector<bool>{false, false, true, false, false});
-  for (std::size_t i = 0; i < 4; ++i) {
-    CHECK(with.upper()(std::min<std::size_t>(2, place[i]), std::max<std::size_t>(2, place[i])) == 0);
-    for (std::size_t j = i; j < 4; ++j)
-      CHECK(with.upper()(place[i], place[j]) == doctest::Approx(without.upper()(i, j)).epsilon(1e-12));
-  }
-  const std::vector<double> nothing(9);
-  CHECK(losa::inverse_factor(losa::view(nothing.data(), 3, 3)).dead == std::vector<bool>(3, true));
-}
-
-TEST_CASE("inverse factor: mistakes in one sentence each") {
-  std::vector<double> h{2, 1, 1, 2};
-  CHECK_THROWS_WITH_AS(losa::inverse_factor(losa::view(h.data(), 1, 2)),
-                       "inverse_factor: hessian must be 1 × 1, got 1 × 2", losa::ShapeError);
-  CHECK_THROWS_WITH_AS(losa::inverse_factor(losa::view(h.data(), 2, 2), {.damping = -1}),
-                       "inverse_factor: damping must be finite and not negative, got -1", losa::RangeError);
-  h[1] = std::numeric_limits<double>::quiet_NaN();
-  CHECK_THROWS_WITH_AS(losa::inverse_factor(losa::view(h.data(), 2, 2)),
-                       "inverse_factor: element (0, 1) of the Hessian is not finite", losa::NumericError);
-  h[1] = 1;
-  h[3] = -2;
-  CHECK_THROWS_WITH_AS(losa::inverse_factor(losa::view(h.data(), 2, 2)),
-                       "inverse_factor: diagonal element 1 of the Hessian is negative: -2", losa::NumericError);
-}
 
 TEST_CASE("sparsegpt: two weights by hand") {
   const std::vector<double> h{2, 1, 1, 2};
@@ -242,6 +212,77 @@ TEST_CASE("sparsegpt: values are least squares over the columns to the right, an
       const double best = delta.dot(damped * delta);
       CHECK(output_error(before, w, mask, damped) >= best * (1 - 1e-5));
     }
+}
+
+TEST_CASE("sparsegpt: column by column by its definition, whatever the shape, the block and the group") {
+  const auto check = [](std::size_t rows, std::size_t cols, const losa::Pattern& pattern, std::size_t block) {
+    CAPTURE(rows);
+    CAPTURE(cols);
+    CAPTURE(block);
+    const std::vector<double> h = test::random_hessian(cols, 2 * cols, cols);
+    const Matrix before = test::normal_matrix(rows, cols, rows, 1);
+    const Swept expected = by_columns(before, h, pattern, block);
+    Matrix w = before;
+    SparseGpt policy{.block = block};
+    CHECK(policy.prune(w.view(), statistics(h), {.pattern = pattern}) == expected.mask);
+    std::size_t wrong = 0;
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t c = 0; c < cols; ++c)
+        if (expected.mask(r, c)) wrong += !(std::abs(w(r, c) - expected.weights[r * cols + c]) < 1e-5);
+    CHECK(wrong == 0);
+  };
+  // Rows around a strip and a task, columns around strips; blocks that begin inside a strip.
+  for (std::size_t rows : {1u, 23u, 25u, 97u})
+    for (std::size_t block : {1u, 7u, 24u, 48u, 100u, 128u}) {
+      check(rows, 23, Unstructured{0.5}, block);
+      check(rows, 144, Unstructured{0.6}, block);
+      check(rows, 210, Unstructured{0.7}, block);
+    }
+  for (const NofM pattern : {NofM{2, 4}, NofM{2, 5}, NofM{3, 7}, NofM{10, 30}, NofM{30, 70}, NofM{100, 210}})
+    for (std::size_t rows : {1u, 50u, 97u}) check(rows, pattern.m == 4 ? 212 : 210, pattern, 128);
+}
+
+TEST_CASE("sparsegpt: layers that read the same input share one factor, and prune as without") {
+  const std::size_t n = 90;
+  const std::vector<double> h = test::random_hessian(n, 200, 1);
+  std::any slot;
+  losa::LayerStatistics seen = statistics(h);
+  seen.tokens = 200;
+  losa::LayerStatistics shared = seen;
+  shared.derived = &slot;
+  SparseGpt policy;
+  const auto same_as_unshared = [&](const losa::LayerStatistics& with, std::size_t rows) {
+    losa::LayerStatistics without = with;
+    without.derived = nullptr;
+    Matrix a = test::normal_matrix(rows, n, rows);
+    Matrix b = a;
+    CHECK(policy.prune(a.view(), with, {.pattern = Unstructured{0.6}}) ==
+          policy.prune(b.view(), without, {.pattern = Unstructured{0.6}}));
+    CHECK(a.data == b.data);
+    return std::any_cast<losa::detail::SharedFactor>(slot).factor.get();
+  };
+  const auto* first = same_as_unshared(shared, 40);
+  CHECK(same_as_unshared(shared, 17) == first);
+  CHECK(policy.damping_used() == 0.01);
+
+  // What the slot holds is made with other options, of other numbers, or somebody else's.
+  policy.damping = 0.1;
+  const auto* second = same_as_unshared(shared, 40);
+  CHECK(std::any_cast<losa::detail::SharedFactor>(slot).options.damping == 0.1);
+  CHECK(policy.damping_used() == 0.1);
+  CHECK(same_as_unshared(shared, 41) == second);
+  policy.max_raises = 5;
+  same_as_unshared(shared, 40);
+  CHECK(std::any_cast<losa::detail::SharedFactor>(slot).options.max_raises == 5);
+  const std::vector<double> other = test::random_hessian(n, 200, 2);
+  losa::LayerStatistics moved = shared;
+  moved.hessian = losa::view(other.data(), n, n);
+  same_as_unshared(moved, 40);
+  moved.tokens = 300;  // more was seen since
+  same_as_unshared(moved, 40);
+  CHECK(std::any_cast<losa::detail::SharedFactor>(slot).tokens == 300);
+  slot = 3.5f;
+  same_as_unshared(shared, 40);
 }
 
 TEST_CASE("sparsegpt: less output error than Wanda on correlated inputs") {

@@ -15,8 +15,8 @@
 #include <vector>
 
 #include <losa/calibrate/columns.hpp>
-#include <losa/calibrate/gram_kernel.hpp>
 #include <losa/core/executor.hpp>
+#include <losa/core/product_f64.hpp>
 #include <losa/core/view.hpp>
 
 namespace losa::inline v0 {
@@ -38,9 +38,11 @@ class Hessian {
     for (std::size_t t = 0; t < x.rows; t += chunk) {
       const MatrixView<const float> part = x.block(t, 0, std::min(chunk, x.rows - t), in_);
       executor.parallel_for(strips, [&](std::size_t i) { pack(part, i, strip(packed, part.rows, i)); });
-      executor.parallel_for(strips, [&](std::size_t i) {
-        for (std::size_t j = i; j < strips; ++j)
-          add_product(i, j, strip(packed, part.rows, i), strip(packed, part.rows, j), part.rows);
+      executor.parallel_for((strips + task_strips - 1) / task_strips, [&](std::size_t task) {
+        const std::size_t first = task * task_strips;
+        for (std::size_t j = first; j < strips; ++j)
+          for (std::size_t i = first; i < std::min(j + 1, first + task_strips); ++i)
+            add_product(i, j, strip(packed, part.rows, i), strip(packed, part.rows, j), part.rows);
       });
     }
     executor.parallel_for(strips, [&](std::size_t i) { mirror(i); });
@@ -55,9 +57,11 @@ class Hessian {
   }
 
  private:
-  // Tokens in double at a time: a strip of them is 48 KiB, three of which stay in a second-level cache.
+  // Tokens in double at a time: a strip of them is 48 KiB; a task's strips stay in a second-level cache while all
+  // others pass.
   static constexpr std::size_t chunk = 256;
-  static constexpr std::size_t width = detail::gram_strip;
+  static constexpr std::size_t task_strips = 4;
+  static constexpr std::size_t width = detail::strip_width;
 
   static double* strip(std::vector<double>& packed, std::size_t tokens, std::size_t i) noexcept {
     return packed.data() + i * tokens * width;
@@ -74,7 +78,7 @@ class Hessian {
   /// Adds the product of strips i and j ≥ i to its place in the upper triangle.
   void add_product(std::size_t i, std::size_t j, const double* a, const double* b, std::size_t tokens) {
     double product[width * width] = {};
-    detail::gram_kernel()(a, b, tokens, product);
+    detail::strip_kernels().multiply(a, b, tokens, 1.0, product);
     const std::size_t rows = std::min(width, in_ - i * width);
     const std::size_t columns = std::min(width, in_ - j * width);
     for (std::size_t r = 0; r < rows; ++r)
@@ -84,8 +88,10 @@ class Hessian {
 
   /// Copies the upper triangle to the rows of strip i in the lower one.
   void mirror(std::size_t i) {
-    for (std::size_t r = i * width; r < std::min(in_, (i + 1) * width); ++r)
-      for (std::size_t c = 0; c < r; ++c) matrix_[r * in_ + c] = matrix_[c * in_ + r];
+    const std::size_t last = std::min(in_, (i + 1) * width);
+    for (std::size_t block = 0; block < last; block += width)  // tile by tile: both sides of it stay in cache
+      for (std::size_t r = i * width; r < last; ++r)
+        for (std::size_t c = block; c < std::min(r, block + width); ++c) matrix_[r * in_ + c] = matrix_[c * in_ + r];
   }
 
   std::size_t in_;

@@ -5,16 +5,19 @@
 // Unstructured counts are chosen over all rows of a block of columns just before the block is worked on, N:M groups
 // just before their first column. With a given mask only the weights are updated.
 //
-// Shapes: weight (out, in), hessian (in, in) = XᵀX. Arithmetic in double. Cost O(in³ + out·in²), the bulk in matrix
-// products; memory in² + 2·out·in doubles. Rows run in parallel.
+// Shapes: weight (out, in), hessian (in, in) = XᵀX. Arithmetic in double. Cost 2in³/3 + out·in² flops, the bulk in
+// matrix products (obs_sweep.hpp); memory in²/2 + out·in doubles. Layers that read the same input share the factor of
+// its Hessian where their statistics have a place for it (LayerStatistics::derived).
 //
 //   losa::SparseGpt policy{.damping = 0.01};
 //   losa::Mask mask = policy.prune(weight, {.hessian = hessian.matrix()}, {.pattern = losa::Unstructured{0.7}});
 
-#include <Eigen/Core>
 #include <algorithm>
-#include <cmath>
+#include <any>
 #include <cstddef>
+#include <memory>
+#include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -25,6 +28,7 @@
 #include <losa/core/view.hpp>
 #include <losa/mask/counts.hpp>
 #include <losa/mask/inverse_factor.hpp>
+#include <losa/mask/obs_sweep.hpp>
 #include <losa/mask/policy.hpp>
 #include <losa/mask/select.hpp>
 #include <losa/mask/statistics.hpp>
@@ -64,101 +68,31 @@ using SparseGpt = BasicSparseGpt<>;
 
 namespace detail {
 
-/// One run over a matrix: the weights in double, the mask so far, and the columns of the current block.
-class ObsSweep {
- public:
-  // Rows per task: 32 rows of a 128-column block against the columns to its right are a product of ~10 MFlop.
-  static constexpr std::size_t rows_per_task = 32;
-
-  ObsSweep(MatrixView<float> weight, const Mask& start, const InverseFactor& factor, const ExecutorRef& executor)
-      : weight_(weight),
-        mask_(start),
-        factor_(factor),
-        executor_(executor),
-        work_(index(weight.rows), index(weight.cols)) {
-    for (std::size_t r = 0; r < weight.rows; ++r)
-      for (std::size_t c = 0; c < weight.cols; ++c) {
-        if (!std::isfinite(weight(r, c))) raise<NumericError>("SparseGpt: weight (", r, ", ", c, ") is not finite");
-        work_(index(r), index(c)) = weight(r, c);
-      }
-  }
-
-  /// Weights pruned by `mask` become 0 without anything making up for them.
-  void drop(const Mask& mask) {
-    for (std::size_t r = 0; r < weight_.rows; ++r)
-      for (std::size_t c = 0; c < weight_.cols; ++c)
-        if (!mask(r, c)) work_(index(r), index(c)) = 0;
-  }
-
-  double score(std::size_t r, std::size_t c) const {
-    if (factor_.dead[c]) return 0;
-    const double ratio = work_(index(r), index(c)) / factor_.upper()(c, c);
-    return ratio * ratio;
-  }
-
-  /// Prunes the `zeros` lowest scores of columns [first, last), those pruned already counted in.
-  void choose(std::size_t first, std::size_t last, std::size_t zeros) {
-    candidates_.clear();
-    for (std::size_t r = 0; r < weight_.rows; ++r)
-      for (std::size_t c = first; c < last; ++c)
-        if (mask_(r, c)) candidates_.add(r * weight_.cols + c, score(r, c));
-    const std::size_t present = weight_.rows * (last - first) - candidates_.scores.size();
-    candidates_.lowest(zeros - present, [&](std::size_t position) {
-      mask_.set(position / weight_.cols, position % weight_.cols, false);
-    });
-  }
-
-  /// Removes what the mask prunes in columns [first, last) and updates everything to the right. With `groups` every
-  /// group chooses when its first column comes.
-  void remove(std::size_t first, std::size_t last, const NofM* groups) {
-    const Eigen::Map<const RowMajorMatrix> upper(factor_.values.data(), index(factor_.size), index(factor_.size));
-    const Eigen::Index width = index(last - first);
-    const Eigen::Index rest = index(weight_.cols - last);
-    for_row_ranges(executor_, weight_.rows, rows_per_task, [&](std::size_t first_row, std::size_t last_row) {
-      Candidates<double> candidates;
-      RowMajorMatrix error = RowMajorMatrix::Zero(index(last_row - first_row), width);
-      for (std::size_t r = first_row; r < last_row; ++r)
-        for (std::size_t c = first; c < last; ++c) {
-          if (groups != nullptr && c % groups->m == 0) choose_group(r, c, *groups, candidates);
-          if (mask_(r, c)) continue;
-          const double removed = work_(index(r), index(c)) / upper(index(c), index(c));
-          error(index(r - first_row), index(c - first)) = removed;
-          work_.row(index(r)).segment(index(c), index(last - c)) -=
-              removed * upper.row(index(c)).segment(index(c), index(last - c));
-        }
-      if (rest > 0)
-        work_.block(index(first_row), index(last), index(last_row - first_row), rest).noalias() -=
-            error * upper.block(index(first), index(last), width, rest);
-    });
-  }
-
-  Mask& mask() { return mask_; }
-
-  /// Writes the weights that stay.
-  void store() {
-    for (std::size_t r = 0; r < weight_.rows; ++r)
-      mask_.for_each_kept(r, [&](std::size_t c) { weight_(r, c) = static_cast<float>(work_(index(r), index(c))); });
-  }
-
- private:
-  void choose_group(std::size_t r, std::size_t first, const NofM& pattern, Candidates<double>& candidates) {
-    candidates.clear();
-    for (std::size_t c = first; c < first + pattern.m; ++c)
-      if (mask_(r, c)) candidates.add(c, score(r, c));
-    const std::size_t kept = candidates.scores.size();
-    if (kept < pattern.n) raise_too_few("SparseGpt", r, first, kept, pattern);
-    candidates.lowest(kept - pattern.n, [&](std::size_t c) { mask_.set(r, c, false); });
-  }
-
-  static Eigen::Index index(std::size_t i) noexcept { return static_cast<Eigen::Index>(i); }
-
-  MatrixView<float> weight_;  // (out, in)
-  Mask mask_;
-  const InverseFactor& factor_;
-  ExecutorRef executor_;
-  RowMajorMatrix work_;  // (out, in)
-  Candidates<double> candidates_;
+/// What SparseGPT leaves for other layers that read the same input, and what it was made of.
+struct SharedFactor {
+  const double* hessian = nullptr;
+  std::size_t size = 0;
+  std::size_t tokens = 0;
+  DampingOptions options{};
+  std::shared_ptr<const InverseFactor> factor;
 };
+
+/// The factor of the layer's Hessian: the one in `statistics.derived` if it was made of the same with the same options,
+/// else a new one, which is put there.
+inline std::shared_ptr<const InverseFactor> shared_inverse_factor(const LayerStatistics& statistics,
+                                                                  const DampingOptions& options,
+                                                                  const ExecutorRef& executor, std::string_view where) {
+  const MatrixView<const double>& hessian = statistics.hessian;
+  if (const auto* found = std::any_cast<SharedFactor>(statistics.derived);
+      found != nullptr && found->hessian == hessian.data && found->size == hessian.rows &&
+      found->tokens == statistics.tokens && found->options == options)
+    return found->factor;
+  if (statistics.derived != nullptr) statistics.derived->reset();  // before the new one needs the memory
+  auto factor = std::make_shared<const InverseFactor>(inverse_factor(hessian, options, executor, where));
+  if (statistics.derived != nullptr)
+    *statistics.derived = SharedFactor{hessian.data, hessian.rows, statistics.tokens, options, factor};
+  return factor;
+}
 
 }  // namespace detail
 
@@ -172,16 +106,17 @@ Mask BasicSparseGpt<Counts>::prune(MatrixView<float> weight, const LayerStatisti
     detail::raise<ShapeError>("SparseGpt: `within` is ", task.within->rows(), " × ", task.within->cols(),
                               ", the weight ", rows, " × ", cols);
   detail::expect_shape("SparseGpt", "hessian", statistics.hessian, cols, cols);
-  const InverseFactor factor = inverse_factor(statistics.hessian, {damping, max_raises}, task.executor, "SparseGpt");
-  report = {factor.damping, factor.raises,
-            static_cast<std::size_t>(std::count(factor.dead.begin(), factor.dead.end(), true))};
+  const std::shared_ptr<const InverseFactor> factor =
+      detail::shared_inverse_factor(statistics, {damping, max_raises}, task.executor, "SparseGpt");
+  report = {factor->damping, factor->raises,
+            static_cast<std::size_t>(std::count(factor->dead.begin(), factor->dead.end(), true))};
 
   const auto* given = std::get_if<GivenMask>(&task.pattern);
   const auto* groups = std::get_if<NofM>(&task.pattern);
   Mask start = given != nullptr         ? detail::select_given("SparseGpt", *given, task.within)
                : task.within != nullptr ? *task.within
                                         : Mask::full(rows, cols);
-  detail::ObsSweep sweep(weight, start, factor, task.executor);
+  detail::ObsSweep sweep(weight, std::move(start), *factor, task.executor);
   if (task.within != nullptr) sweep.drop(*task.within);
 
   std::vector<std::size_t> zeros;
@@ -198,7 +133,7 @@ Mask BasicSparseGpt<Counts>::prune(MatrixView<float> weight, const LayerStatisti
     sweep.remove(first, last, groups);
   }
   sweep.store();
-  return sweep.mask();
+  return std::move(sweep.mask());
 }
 
 }  // namespace losa::inline v0

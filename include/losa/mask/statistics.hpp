@@ -4,6 +4,7 @@
 //
 //   losa::LayerStatistics statistics{.tokens = norms.tokens(), .square_norms = norms.sum_squares()};
 
+#include <any>
 #include <cstddef>
 #include <span>
 
@@ -19,6 +20,12 @@ struct LayerStatistics {
   std::span<const double> variance{};      // (in)       of the population
   MatrixView<const double> hessian{};      // (in, in)   XᵀX, symmetric
   MatrixView<const float> gradient{};      // (out, in)  root mean square of the gradient (root of the Fisher diagonal)
+
+  /// Where a policy may keep what it derived from these statistics, for the other layers that read the same input (a
+  /// factor of the Hessian, say). Whoever owns the statistics owns it, empty at first, one per input; null is allowed.
+  /// A policy checks that what it finds is its own and made as it would make it, and else puts its own there. Layers
+  /// that share a slot are pruned one after the other.
+  std::any* derived = nullptr;
 };
 
 /// Which of them a score or policy reads, so that nothing else need be collected.
