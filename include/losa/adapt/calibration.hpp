@@ -7,6 +7,7 @@
 //   losa::run_block(engine, block, hidden);                                            // now behind the block
 
 #include <algorithm>
+#include <any>
 #include <cstddef>
 #include <optional>
 #include <utility>
@@ -67,6 +68,7 @@ struct InputStatistics {
   ColumnNorms norms;
   ColumnMoments moments;
   Hessian hessian;
+  mutable std::any derived;  // a policy's own, for the layers that read this input (LayerStatistics::derived)
 
   LayerStatistics view(const StatisticsNeeds& needs) const {
     LayerStatistics seen{.tokens = norms.tokens(), .square_norms = norms.sum_squares()};
@@ -75,6 +77,7 @@ struct InputStatistics {
       seen.variance = moments.variance();
     }
     if (needs.hessian) seen.hessian = hessian.matrix();
+    seen.derived = &derived;
     return seen;
   }
 };
