@@ -45,7 +45,6 @@ class Hessian {
             add_product(i, j, strip(packed, part.rows, i), strip(packed, part.rows, j), part.rows);
       });
     }
-    executor.parallel_for(strips, [&](std::size_t i) { mirror(i); });
     tokens_ += x.rows;
   }
 
@@ -75,23 +74,20 @@ class Hessian {
         to[t * width + c] = c < columns ? static_cast<double>(x(t, i * width + c)) : 0.0;
   }
 
-  /// Adds the product of strips i and j ≥ i to its place in the upper triangle.
+  /// Adds the product of strips i and j ≥ i to its place in the upper triangle, and copies the sum to the lower one.
   void add_product(std::size_t i, std::size_t j, const double* a, const double* b, std::size_t tokens) {
-    double product[width * width] = {};
-    detail::strip_kernels().multiply(a, b, tokens, 1.0, product);
+    double sum[width * width] = {};
+    detail::strip_kernels().multiply(a, b, tokens, 1.0, sum);
     const std::size_t rows = std::min(width, in_ - i * width);
     const std::size_t columns = std::min(width, in_ - j * width);
     for (std::size_t r = 0; r < rows; ++r)
-      for (std::size_t c = 0; c < columns; ++c)
-        matrix_[(i * width + r) * in_ + j * width + c] += product[r * width + c];
-  }
-
-  /// Copies the upper triangle to the rows of strip i in the lower one.
-  void mirror(std::size_t i) {
-    const std::size_t last = std::min(in_, (i + 1) * width);
-    for (std::size_t block = 0; block < last; block += width)  // tile by tile: both sides of it stay in cache
-      for (std::size_t r = i * width; r < last; ++r)
-        for (std::size_t c = block; c < std::min(r, block + width); ++c) matrix_[r * in_ + c] = matrix_[c * in_ + r];
+      for (std::size_t c = 0; c < columns; ++c) {
+        double& element = matrix_[(i * width + r) * in_ + j * width + c];
+        element = sum[r * width + c] += element;
+      }
+    if (i == j) return;
+    for (std::size_t c = 0; c < columns; ++c)
+      for (std::size_t r = 0; r < rows; ++r) matrix_[(j * width + c) * in_ + i * width + r] = sum[r * width + c];
   }
 
   std::size_t in_;

@@ -8,10 +8,11 @@
 // columns are contiguous and the rows of a strip go through one column together.
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -36,7 +37,10 @@ class ObsSweep {
         factor_(factor),
         executor_(executor),
         row_strips_(strips_for(weight.rows)),
+        pivots_(weight.cols, std::numeric_limits<double>::infinity()),
         work_(row_strips_ * factor.upper.strips() * tile_size) {
+    for (std::size_t c = 0; c < weight.cols; ++c)
+      if (!factor.dead[c]) pivots_[c] = factor.upper(c, c);
     for (std::size_t r = 0; r < weight.rows; ++r)
       for (std::size_t c = 0; c < weight.cols; ++c)
         if (!std::isfinite(weight(r, c))) raise<NumericError>("SparseGpt: weight (", r, ", ", c, ") is not finite");
@@ -50,20 +54,27 @@ class ObsSweep {
     });
   }
 
-  /// Prunes the `zeros` lowest scores of columns [first, last), those pruned already counted in.
+  /// Prunes the `zeros` lowest scores of columns [first, last), those pruned already counted in; of equal scores the
+  /// lower index (row-major) goes first.
   void choose(std::size_t first, std::size_t last, std::size_t zeros) {
+    // Weights that are gone score infinity and are not chosen again.
     const std::size_t width = last - first;
-    // Weights that are gone score higher than any: they cannot be chosen again.
-    constexpr double highest = std::numeric_limits<double>::max();
     scores_.resize(weight_.rows * width);
     for_weights(first, last, [&](std::size_t r, std::size_t c) {
-      scores_[r * width + c - first] =
-          mask_(r, c) ? std::min(score(r, c), highest) : std::numeric_limits<double>::infinity();
+      scores_[r * width + c - first] = mask_(r, c) ? std::min(std::numeric_limits<double>::max(), score(r, c)) : gone;
     });
-    std::size_t present = 0;
-    for (double one : scores_) present += one > highest;
-    select_lowest(std::span<const double>(scores_), zeros - present, scratch_,
-                  [&](std::size_t i) { mask_.set(i / width, first + i % width, false); });
+    const auto [threshold, ties] = cut(zeros);
+    std::size_t equal = ties;
+    const double* one = scores_.data();
+    for (std::size_t r = 0; r < weight_.rows; ++r)
+      for (std::size_t c = first; c < last; ++c, ++one) {
+        bool prune = *one < threshold;
+        if (*one == threshold && equal > 0) {
+          --equal;
+          prune = true;
+        }
+        mask_.row_words(r)[c / 64] &= ~(std::uint64_t{prune} << c % 64);  // no branch: there is no guessing it
+      }
   }
 
   /// Removes what the mask prunes in columns [first, last) and updates everything to the right. With `groups` every
@@ -88,13 +99,15 @@ class ObsSweep {
   /// Writes the weights that stay.
   void store() {
     for_weights(0, weight_.cols, [&](std::size_t r, std::size_t c) {
-      if (mask_(r, c)) weight_(r, c) = static_cast<float>(work(r, c));
+      const float updated = static_cast<float>(work(r, c));
+      weight_(r, c) = mask_(r, c) ? updated : weight_(r, c);
     });
   }
 
  private:
   // 96 rows per task: four strips of errors (24 KiB each for 128 columns) stay in a second-level cache while U passes.
   static constexpr std::size_t strips_per_task = 4;
+  static constexpr double gone = std::numeric_limits<double>::infinity();
 
   static std::size_t strips_for(std::size_t n) noexcept { return (n + strip_width - 1) / strip_width; }
 
@@ -107,9 +120,32 @@ class ObsSweep {
   }
 
   double score(std::size_t r, std::size_t c) noexcept {
-    if (factor_.dead[c]) return 0;
-    const double ratio = work(r, c) / factor_.upper(c, c);
-    return ratio * ratio;
+    const double error = work(r, c) / pivots_[c];
+    return error * error;
+  }
+
+  struct Cut {
+    double threshold = 0;   // scores below it go
+    std::size_t equal = 0;  // and as many of those equal to it
+  };
+  /// Where the lowest scores end, `zeros` of them together with those that are gone. A histogram over exponents and
+  /// four bits more finds the range of the threshold, so that few scores are left to sort.
+  Cut cut(std::size_t zeros) {
+    const auto bucket = [](double value) { return std::bit_cast<std::uint64_t>(value) >> 48; };  // values are ≥ +0
+    histogram_.assign(bucket(gone) + 1, 0);
+    for (double one : scores_) ++histogram_[bucket(one)];
+    const std::size_t count = zeros - histogram_[bucket(gone)];
+    if (count == 0) return {};
+    std::size_t below = 0;
+    std::size_t range = 0;
+    while (below + histogram_[range] < count) below += histogram_[range++];
+    in_range_.clear();
+    for (double one : scores_)
+      if (bucket(one) == range) in_range_.push_back(one);
+    const auto nth = in_range_.begin() + static_cast<std::ptrdiff_t>(count - below - 1);
+    std::nth_element(in_range_.begin(), nth, in_range_.end());
+    const auto less = std::count_if(in_range_.begin(), nth, [&](double one) { return one < *nth; });
+    return {*nth, count - below - static_cast<std::size_t>(less)};
   }
 
   /// Calls f(row, column) for all rows of columns [first, last), rows in parallel, tile by tile.
@@ -156,13 +192,12 @@ class ObsSweep {
   /// Errors of column c for the rows of strip s; false if nothing is pruned there.
   bool errors_in_column(std::size_t s, std::size_t c, double* error) {
     const double* column = tile(s, 0) + c * strip_width;
-    const double pivot = factor_.upper(c, c);
     bool any = false;
-    for (std::size_t i = 0; i < std::min(strip_width, weight_.rows - s * strip_width); ++i)
-      if (!mask_(s * strip_width + i, c)) {
-        error[i] = column[i] / pivot;
-        any = true;
-      }
+    for (std::size_t i = 0; i < std::min(strip_width, weight_.rows - s * strip_width); ++i) {
+      const bool kept = mask_(s * strip_width + i, c);
+      error[i] = kept ? 0.0 : column[i] / pivots_[c];
+      any = any || !kept;
+    }
     return any;
   }
 
@@ -182,9 +217,11 @@ class ObsSweep {
   const InverseFactor& factor_;
   ExecutorRef executor_;
   std::size_t row_strips_;
-  std::vector<double> work_;  // (strips of rows, in, 24), `in` rounded up to a strip
+  std::vector<double> pivots_;  // (in) U_jj; infinity where the input is always 0: score 0 and no error to pass on
+  std::vector<double> work_;    // (strips of rows, in, 24), `in` rounded up to a strip
   std::vector<double> scores_;
-  std::vector<double> scratch_;
+  std::vector<double> in_range_;
+  std::vector<std::size_t> histogram_;
 };
 
 }  // namespace losa::inline v0::detail
