@@ -99,8 +99,8 @@ class ObsSweep {
   /// Writes the weights that stay.
   void store() {
     for_weights(0, weight_.cols, [&](std::size_t r, std::size_t c) {
-      const float updated = static_cast<float>(work(r, c));
-      weight_(r, c) = mask_(r, c) ? updated : weight_(r, c);
+      const float either[] = {weight_(r, c), static_cast<float>(work(r, c))};  // no branch, as above
+      weight_(r, c) = either[mask_(r, c)];
     });
   }
 
@@ -195,7 +195,8 @@ class ObsSweep {
     bool any = false;
     for (std::size_t i = 0; i < std::min(strip_width, weight_.rows - s * strip_width); ++i) {
       const bool kept = mask_(s * strip_width + i, c);
-      error[i] = kept ? 0.0 : column[i] / pivots_[c];
+      const double either[] = {column[i] / pivots_[c], 0.0};
+      error[i] = either[kept];
       any = any || !kept;
     }
     return any;
