@@ -13,7 +13,6 @@
 #include <losa/core/random.hpp>
 #include <losa/io/adapter_file.hpp>
 #include <memory>
-#include <regex>
 #include <span>
 #include <string>
 #include <utility>
@@ -21,6 +20,7 @@
 
 #include "blas.hpp"
 #include "block.hpp"
+#include "block_store.hpp"
 #include "checkpoint.hpp"
 #include "export.hpp"
 #include "loops.hpp"
@@ -40,6 +40,9 @@ struct AdaptEngineOptions {
   // Activations that wait from forward to backward, in bytes; those of earlier blocks are computed again, from the
   // block's input, with the same bits. The last block's are always kept.
   std::size_t activation_bytes = std::size_t{1} << 28;
+  // Directory for a model larger than memory: the weights of one block at a time are in memory, the rest lies in a
+  // scratch file there, and so do the calibration set's hidden states. Empty: everything is in memory.
+  std::string scratch = {};
 };
 
 template <losa::Adapter A>
@@ -60,12 +63,13 @@ class AdaptEngine {
         options_(options),
         executor_(executor),
         rope_(config().head_dim, config().rope_theta, std::max(options.context, options.calibration_context),
-              config().rope_scaling) {
-    check();
-    embedding_ = checkpoint_.read_embedding(executor_);
-    head_ = checkpoint_.read_head(executor_);
+              config().rope_scaling),
+        store_(checked(), options.skip, options.scratch, executor) {
+    if (!store_.parks()) {
+      embedding_ = checkpoint_.read_embedding(executor_);
+      head_ = checkpoint_.read_head(executor_);
+    }
     norm_ = checkpoint_.read_final_norm();
-    load_blocks();
     const std::size_t each = BlockActivations::bytes(config(), tokens_per_step());
     kept_.resize(std::clamp<std::size_t>(options.activation_bytes / each, 1, blocks()));
     inputs_.resize(blocks() - kept_.size());
@@ -76,7 +80,12 @@ class AdaptEngine {
   // ---- losa::Engine -------------------------------------------------------------------------------------------
 
   std::size_t blocks() const noexcept { return config().blocks; }
-  std::span<Layer> linears(std::size_t block) { return blocks_[block].adapted; }
+  std::span<Layer> linears(std::size_t block) { return store_[block].adapted; }
+  void hold(std::size_t block) { store_.hold(block); }
+  /// Memory for n hidden values: in the scratch file, if there is one.
+  std::shared_ptr<float[]> hidden_storage(std::size_t n) {
+    return store_.parks() ? store_.scratch().template map<float>(n) : std::make_shared<float[]>(n);
+  }
   std::size_t inputs(std::size_t) const noexcept { return inputs_per_block; }
   std::size_t sequences() const noexcept { return options_.calibration_sequences; }
   std::size_t context() const noexcept { return options_.calibration_context; }
@@ -84,22 +93,28 @@ class AdaptEngine {
   losa::ExecutorRef executor() const noexcept { return executor_; }
 
   void embed(std::size_t sequence, losa::MatrixView<float> hidden) {
-    embed_tokens(spread_window(calibration_, sequences(), sequence, context()), hidden);
+    embed_tokens(spread_window(calibration_, sequences(), sequence, context()).first(hidden.rows), hidden);
   }
 
   template <class F>
-  void run_block(std::size_t block, losa::MatrixView<float> hidden, F&& observe) {
+  void observe_block(std::size_t block, losa::MatrixView<const float> hidden, std::size_t context, F&& observe) {
     struct Observed final : Multiplier {
       Observed(AdaptEngine& e, std::size_t b, F& f) : Multiplier(e, b, {}), see(f) {}
       void observe(std::size_t input, losa::MatrixView<const float> x) override { see(input, x); }
       F& see;
     };
     Observed linears(*this, block, observe);
-    block_forward(shared(), blocks_[block].norms, linears, context(), hidden, hidden, scratch_);
+    block_forward(shared(), linears.block.norms, linears, context, hidden, {}, scratch_);
   }
 
-  void run_original_block(std::size_t block, losa::MatrixView<float> hidden) {
-    if (original_.block != block || original_.weights.empty()) {
+  void run_block(std::size_t block, losa::MatrixView<float> hidden, std::size_t context) {
+    Multiplier linears(*this, block, {});
+    block_forward(shared(), linears.block.norms, linears, context, hidden, hidden, scratch_);
+  }
+
+  void run_original_block(std::size_t block, losa::MatrixView<float> hidden, std::size_t context) {
+    const auto& held = store_.hold(block);
+    if (!held.original() && original_.block != block) {
       original_.weights.resize(linears_per_block);
       for (std::size_t which = 0; which < linears_per_block; ++which) {
         const auto [out, in] = linear_shape(config(), which);
@@ -108,13 +123,13 @@ class AdaptEngine {
       }
       original_.block = block;
     }
-    DenseLinears linears(original_.weights, executor_);
-    block_forward(shared(), blocks_[block].norms, linears, context(), hidden, hidden, scratch_);
+    DenseLinears linears(held.original() ? held.weights : original_.weights, executor_);
+    block_forward(shared(), held.norms, linears, context, hidden, hidden, scratch_);
   }
 
   double train_step(std::uint64_t step) {
-    for (Block& block : blocks_)
-      for (Layer& layer : block.adapted) layer.zero_gradients();
+    for (std::size_t b = 0; b < blocks(); ++b)
+      for (Layer& layer : store_[b].adapted) layer.zero_gradients();
     batch_.clear();
     for (std::size_t start : window_starts(step))
       batch_.insert(batch_.end(), training_.begin() + static_cast<std::ptrdiff_t>(start),
@@ -127,7 +142,7 @@ class AdaptEngine {
     for (std::size_t b = 0; b < blocks(); ++b) {
       Multiplier linears(*this, b, key);
       if (b < recomputed) inputs_[b] = hidden_;
-      block_forward(shared(), blocks_[b].norms, linears, options_.context, hidden_.cview(), hidden_.view(),
+      block_forward(shared(), linears.block.norms, linears, options_.context, hidden_.cview(), hidden_.view(),
                     b < recomputed ? scratch_ : kept_[b - recomputed]);
     }
 
@@ -142,8 +157,8 @@ class AdaptEngine {
     for (std::size_t b = blocks(); b-- > 0;) {
       Multiplier linears(*this, b, key);
       if (b < recomputed)
-        block_forward(shared(), blocks_[b].norms, linears, options_.context, inputs_[b].cview(), {}, scratch_);
-      block_backward(shared(), blocks_[b].norms, linears, options_.context,
+        block_forward(shared(), linears.block.norms, linears, options_.context, inputs_[b].cview(), {}, scratch_);
+      block_backward(shared(), linears.block.norms, linears, options_.context,
                      b < recomputed ? scratch_ : kept_[b - recomputed], gradient_.view(), b != 0, backward_);
     }
     return sum / static_cast<double>(options_.batch * (options_.context - 1));
@@ -190,36 +205,33 @@ class AdaptEngine {
   }
 
  private:
-  struct Block {
-    BlockNorms norms;
-    std::vector<Matrix> weights;          // the seven dense masters
-    std::vector<Layer> adapted;           // those that are not skipped
-    std::vector<std::size_t> adapted_at;  // per linear layer: where in `adapted`, none if skipped
-  };
-  static constexpr std::size_t none = ~std::size_t{0};
+  using Store = BlockStore<A>;
 
   /// A block's layers as adapted so far.
   struct Multiplier : BlockLinears {
-    Multiplier(AdaptEngine& e, std::size_t b, losa::DropoutKey k) : engine(e), block(e.blocks_[b]), key(k) {}
+    Multiplier(AdaptEngine& e, std::size_t b, losa::DropoutKey k) : engine(e), block(e.store_.hold(b)), key(k) {}
     Layer* layer(LinearIndex which) {
       const std::size_t at = block.adapted_at[which];
-      return at != none && block.adapted[at].pruned() ? &block.adapted[at] : nullptr;
+      return at == Store::none ? nullptr : &block.adapted[at];
+    }
+    Layer* sparse_layer(LinearIndex which) {
+      Layer* found = layer(which);
+      return found != nullptr && found->pruned() ? found : nullptr;
     }
     void forward(LinearIndex which, losa::MatrixView<const float> x, losa::MatrixView<float> y) override {
-      if (Layer* sparse = layer(which))
+      if (Layer* sparse = sparse_layer(which))
         sparse->forward(x, y, key, engine.executor_);
       else
         multiply(x, block.weights[which].cview(), y, engine.executor_);
     }
     void backward(LinearIndex which, losa::MatrixView<const float> x, losa::MatrixView<const float> grad_y,
                   losa::MatrixView<float> grad_x) override {
-      if (Layer* sparse = layer(which))
-        sparse->backward(x, grad_y, grad_x, key, engine.executor_);
-      else if (!grad_x.empty())
-        multiply_transposed(grad_y, block.weights[which].cview(), grad_x, engine.executor_);
+      if (Layer* sparse = sparse_layer(which)) return sparse->backward(x, grad_y, grad_x, key, engine.executor_);
+      if (Layer* dense = layer(which)) dense->backward_dense(grad_y);
+      if (!grad_x.empty()) multiply_transposed(grad_y, block.weights[which].cview(), grad_x, engine.executor_);
     }
     AdaptEngine& engine;
-    Block& block;
+    typename Store::Block& block;
     losa::DropoutKey key;
   };
 
@@ -237,7 +249,8 @@ class AdaptEngine {
     losa::ExecutorRef executor;
   };
 
-  void check() const {
+  /// The checkpoint, once the other arguments have been checked.
+  const Checkpoint& checked() const {
     using losa::detail::raise;
     const std::size_t positions = config().positions;
     if (options_.batch == 0) raise<losa::RangeError>("batch must be at least 1, got 0");
@@ -256,38 +269,21 @@ class AdaptEngine {
         if ((*tokens)[t] >= config().vocabulary)
           raise<losa::RangeError>("token ", t, " is ", (*tokens)[t], ", outside the vocabulary of ",
                                   config().vocabulary);
-  }
-
-  void load_blocks() {
-    std::regex skip;
-    try {
-      skip = std::regex(options_.skip, std::regex::ECMAScript);
-    } catch (const std::regex_error&) {
-      losa::detail::raise<losa::RangeError>("skip: \"", options_.skip, "\" is no regular expression");
-    }
-    std::size_t adapted = 0;
-    for (std::size_t b = 0; b < blocks(); ++b) {
-      Block block{checkpoint_.read_norms(b), {}, {}, std::vector<std::size_t>(linears_per_block, none)};
-      for (std::size_t which = 0; which < linears_per_block; ++which) {
-        const auto [out, in] = linear_shape(config(), which);
-        Matrix& weight = block.weights.emplace_back(out, in);
-        checkpoint_.read_linear(b, which, weight.view(), executor_);
-        const std::string name = block_tensor(b, linear_names[which]);
-        if (!options_.skip.empty() && std::regex_search(name, skip)) continue;
-        block.adapted_at[which] = block.adapted.size();
-        block.adapted.emplace_back(name, linear_input[which], weight.view());
-        ++adapted;
-      }
-      blocks_.push_back(std::move(block));
-    }
-    if (adapted == 0) losa::detail::raise<losa::RangeError>("skip: \"", options_.skip, "\" skips every layer");
+    return checkpoint_;
   }
 
   BlockContext shared() const { return {&config(), &rope_, executor_}; }
-  losa::MatrixView<const float> head() const { return (config().tied ? embedding_ : head_).view(); }
+  /// The head's weights, (vocabulary, hidden); with one block at a time they are read when they are first needed.
+  losa::MatrixView<const float> head() {
+    Matrix& head = config().tied ? embedding_ : head_;
+    if (head.rows() == 0)
+      head = config().tied ? checkpoint_.read_embedding(executor_) : checkpoint_.read_head(executor_);
+    return head.cview();
+  }
 
   void embed_tokens(std::span<const Token> tokens, losa::MatrixView<float> hidden) const {
     losa::detail::expect_shape("AdaptEngine", "hidden", hidden, tokens.size(), width());
+    if (embedding_.rows() == 0) return checkpoint_.read_embeddings(tokens, hidden);
     for (std::size_t t = 0; t < tokens.size(); ++t)
       std::ranges::copy(embedding_.view().row(tokens[t]), hidden.row(t).begin());
   }
@@ -304,7 +300,7 @@ class AdaptEngine {
     embed_tokens(tokens, hidden_.view());
     for (std::size_t b = 0; b < blocks(); ++b) {
       Multiplier linears(*this, b, {});
-      block_forward(shared(), blocks_[b].norms, linears, context, hidden_.cview(), hidden_.view(), scratch_);
+      block_forward(shared(), linears.block.norms, linears, context, hidden_.cview(), hidden_.view(), scratch_);
     }
     normed_.reshape(hidden_.rows(), width());
     scale_.resize(hidden_.rows());
@@ -317,13 +313,13 @@ class AdaptEngine {
   AdaptEngineOptions options_;
   losa::ExecutorRef executor_;
   Rope rope_;
-  Matrix embedding_;  // (vocabulary, hidden)
-  Matrix head_;       // (vocabulary, hidden), empty if tied
+  Store store_;
+  Matrix embedding_;  // (vocabulary, hidden); empty with one block at a time, until the head needs it
+  Matrix head_;       // (vocabulary, hidden); empty if tied or not needed yet
   std::vector<float> norm_;
-  std::vector<Block> blocks_;
 
   struct {
-    std::size_t block = none;
+    std::size_t block = Store::none;
     std::vector<Matrix> weights;
   } original_;  // the checkpoint's layers of one block
 
@@ -339,36 +335,39 @@ class AdaptEngine {
   BlockGradients backward_;
 };
 
-/// The merged weights M⊙(W + σBA) of every layer that has a mask, in model order.
+/// The merged weights M⊙(W + σBA) of every layer of a block that has a mask.
+template <losa::Adapter A>
+std::vector<MergedWeight> merged_weights(AdaptEngine<A>& engine, std::size_t block) {
+  std::vector<MergedWeight> merged;
+  engine.hold(block);
+  for (const losa::AdaptedLinear<A>& layer : engine.linears(block))
+    if (layer.pruned()) merged.push_back({layer.name + ".weight", layer.merged(engine.executor())});
+  return merged;
+}
+/// … and of every block, in model order.
 template <losa::Adapter A>
 std::vector<MergedWeight> merged_weights(AdaptEngine<A>& engine) {
   std::vector<MergedWeight> merged;
   for (std::size_t b = 0; b < engine.blocks(); ++b)
-    for (const losa::AdaptedLinear<A>& layer : engine.linears(b)) {
-      if (!layer.pruned()) continue;
-      auto packed = losa::pack(layer.weight, layer.mask(), engine.executor());
-      if (layer.has_adapter()) {
-        const std::vector<float> base(packed.values().begin(), packed.values().end());
-        layer.adapter().add_to(packed, base, engine.executor());
-      }
-      merged.push_back({layer.name + ".weight", std::move(packed)});
-    }
+    for (MergedWeight& one : merged_weights(engine, b)) merged.push_back(std::move(one));
   return merged;
 }
 
-/// What losa::io::save_adapter writes: factors, scale and mask of every adapted layer; rank 0 where there is only a
-/// mask.
+/// What losa::io::add_adapter writes of a layer: factors, scale and mask; rank 0 where there is only a mask.
+template <losa::Adapter A>
+losa::io::AdapterView adapter_view(const losa::AdaptedLinear<A>& layer) {
+  return {.name = layer.name,
+          .a = layer.has_adapter() ? layer.adapter().a() : losa::MatrixView<const float>(nullptr, 0, layer.in()),
+          .bt = layer.has_adapter() ? layer.adapter().bt() : losa::MatrixView<const float>(nullptr, 0, layer.out()),
+          .scale = layer.has_adapter() ? layer.adapter().scale() : 0.0,
+          .mask = layer.pruned() ? &layer.mask() : nullptr};
+}
+/// … of every layer, in model order; for an engine that holds all blocks.
 template <losa::Adapter A>
 std::vector<losa::io::AdapterView> adapter_views(AdaptEngine<A>& engine) {
   std::vector<losa::io::AdapterView> views;
   for (std::size_t b = 0; b < engine.blocks(); ++b)
-    for (const losa::AdaptedLinear<A>& layer : engine.linears(b))
-      views.push_back(
-          {.name = layer.name,
-           .a = layer.has_adapter() ? layer.adapter().a() : losa::MatrixView<const float>(nullptr, 0, layer.in()),
-           .bt = layer.has_adapter() ? layer.adapter().bt() : losa::MatrixView<const float>(nullptr, 0, layer.out()),
-           .scale = layer.has_adapter() ? layer.adapter().scale() : 0.0,
-           .mask = layer.pruned() ? &layer.mask() : nullptr});
+    for (const losa::AdaptedLinear<A>& layer : engine.linears(b)) views.push_back(adapter_view(layer));
   return views;
 }
 

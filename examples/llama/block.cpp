@@ -51,8 +51,8 @@ void second_half(const BlockContext& c, const BlockNorms& norms, BlockLinears& l
   forward(c, norms, linears, gate, s.n.cview(), s.g.view());
   forward(c, norms, linears, up, s.n.cview(), s.u.view());
   swiglu(s.g.cview(), s.u.cview(), s.s.view(), c.executor);
-  if (y.empty()) return;
   linears.observe(linear_input[down], s.s.cview());
+  if (y.empty()) return;
   forward(c, norms, linears, down, s.s.cview(), y);
   add_to(s.m.cview(), y, c.executor);
 }

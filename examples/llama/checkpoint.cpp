@@ -142,6 +142,16 @@ void Checkpoint::read_linear(std::size_t block, std::size_t which, MatrixView<fl
     read_rows(files_.at(linear_tensor(block, which)), into, executor);
 }
 
+void Checkpoint::release(std::size_t block, std::size_t which) const {
+  losa::io::release_pages(linear_values(block, which).bytes);
+}
+
+void Checkpoint::read_embeddings(std::span<const Token> tokens, MatrixView<float> into) const {
+  const Tensor& embedding = files_.at("model.embed_tokens.weight");
+  for (std::size_t t = 0; t < tokens.size(); ++t)
+    losa::io::read_f32(embedding, into.block(t, 0, 1, into.cols), {.first_row = tokens[t]});
+}
+
 losa::PackedMatrix<float> Checkpoint::read_packed(std::size_t block, std::size_t which) const {
   auto stored = losa::io::read_compressed<float>(files_, linear_tensor(block, which));
   if (std::ranges::find(stored.values(), 0.0f) == stored.values().end()) return stored;

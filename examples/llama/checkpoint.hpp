@@ -16,6 +16,7 @@
 #include "block.hpp"
 #include "config.hpp"
 #include "matrix.hpp"
+#include "tokens.hpp"
 
 namespace llama {
 
@@ -38,6 +39,10 @@ class Checkpoint {
   /// A linear layer as a dense matrix (out, in), however it is stored.
   void read_linear(std::size_t block, std::size_t which, losa::MatrixView<float> into,
                    losa::ExecutorRef executor = {}) const;
+  /// Lets go of the memory behind a linear layer's part of the file.
+  void release(std::size_t block, std::size_t which) const;
+  /// Rows of the embedding, one per token id: into (tokens, hidden).
+  void read_embeddings(std::span<const Token> tokens, losa::MatrixView<float> into) const;
   /// True if the linear layer is stored compressed.
   bool compressed(std::size_t block, std::size_t which) const;
   /// A compressed linear layer, packed without a dense copy; values that are 0 are dropped.

@@ -1,6 +1,8 @@
 #include "export.hpp"
 
 #include <algorithm>
+#include <cstdio>
+#include <functional>
 #include <losa/io/atomic_file.hpp>
 #include <losa/io/compressed.hpp>
 #include <losa/io/compressed_config.hpp>
@@ -11,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace llama {
@@ -40,28 +43,73 @@ void make_directory(const fs::path& path) {
   if (error) raise<losa::FileError>(path.string(), ": cannot be made: ", error.message());
 }
 
-class Exporter {
+}  // namespace
+
+class ModelWriter::Writer {
  public:
-  Exporter(const fs::path& model, const fs::path& out, std::span<const MergedWeight> merged,
-           const ExportOptions& options, bool compress)
-      : model_(model), out_(out), options_(options), compress_(compress), files_(model.string()) {
-    for (const MergedWeight& one : merged) merged_.emplace(one.tensor, &one.weight);
+  Writer(const fs::path& model, const fs::path& out, std::span<const LayerPlan> layers, const ExportOptions& options)
+      : model_(model), out_(out), options_(options), compress_(options.compress), files_(model.string()) {
+    for (const LayerPlan& layer : layers) planned_.emplace(layer.tensor, Planned{layer, {}, nullptr});
+    make_directory(out_);
+    lay_out();
+    for (const auto& [name, planned] : planned_)
+      if (planned.file == nullptr)
+        raise<losa::FileError>(model_.string(), ": lacks the merged layer ", losa::detail::quote_name(name));
   }
 
-  void run() {
-    make_directory(out_);
-    std::set<std::string> written{"config.json", std::string(index_name)};
-    for (const auto& shard : files_.shards()) {
-      const std::string name = fs::path(shard.path()).filename().string();
-      write_shard(shard, name);
-      written.insert(name);
-    }
+  void put(const std::string& tensor, const losa::PackedMatrix<float>& packed) {
+    const auto found = planned_.find(tensor);
+    if (found == planned_.end())
+      raise<losa::FileError>(out_.string(), ": layer ", losa::detail::quote_name(tensor), " was not planned");
+    const Planned& planned = found->second;
+    if (packed.rows() != planned.plan.out || packed.cols() != planned.plan.in || packed.kept() != planned.plan.kept)
+      raise<losa::FileError>(out_.string(), ": layer ", losa::detail::quote_name(tensor), ": planned were ",
+                             planned.plan.kept, " kept weights of ", planned.plan.out, " × ", planned.plan.in, ", got ",
+                             packed.kept(), " of ", packed.rows(), " × ", packed.cols());
+    with_type(planned.type, [&](auto value) {
+      using T = decltype(value);
+      if (compress_)
+        losa::io::put_compressed_as<T>(*planned.file, tensor, packed);
+      else
+        planned.file->put(tensor, [&](losa::io::TensorSink& sink) { write_dense<T>(sink, packed); });
+    });
+  }
+
+  void finish() {
+    for (Shard& shard : shards_) shard.writer->commit();
     write_config();
-    if (fs::exists(model_ / index_name) && !fs::exists(model_ / "model.safetensors")) write_index();
-    copy_others(written);
+    if (shards_.size() > 1) write_index();
+    copy_others();
   }
 
  private:
+  struct Planned {
+    LayerPlan plan;
+    Dtype type;
+    losa::io::SafetensorsWriter* file;
+  };
+  struct Shard {
+    std::string name;
+    std::unique_ptr<losa::io::SafetensorsWriter> writer;
+  };
+
+  template <class F>
+  static void with_type(Dtype type, F&& f) {
+    if (type == Dtype::bf16) return f(losa::bf16{});
+    if (type == Dtype::f16) return f(losa::f16{});
+    f(float{});
+  }
+  template <class T>
+  static void write_dense(losa::io::TensorSink& sink, const losa::PackedMatrix<float>& packed) {
+    std::vector<T> row(packed.cols());
+    for (std::size_t r = 0; r < packed.rows(); ++r) {
+      std::ranges::fill(row, T{});
+      std::size_t at = packed.row_offset(r);
+      packed.mask().for_each_kept(r, [&](std::size_t c) { row[c] = losa::narrow<T>(packed.values()[at++]); });
+      sink.write(std::span<const T>(row));
+    }
+  }
+
   // "X.weight" that this tensor holds a part of, if it is one of a compressed weight's four.
   std::string weight_of(const Tensor& tensor) const {
     for (std::string_view part : {".compressed", ".bitmask", ".row_offsets", ".shape"})
@@ -86,83 +134,104 @@ class Exporter {
     return source.dtype;
   }
 
-  void write_shard(const losa::io::SafetensorsFile& shard, const std::string& name) {
-    losa::io::SafetensorsWriter writer((out_ / name).string());
-    for (const auto& [key, value] : shard.metadata()) writer.metadata(key, value);
-    std::vector<losa::PackedMatrix<float>> expanded;  // alive until commit
-    expanded.reserve(shard.tensors().size());
-    const auto put = [&](const std::string& weight, const losa::PackedMatrix<float>& packed, Dtype type) {
-      if (compress_)
-        add_compressed(writer, weight, packed, type, name);
-      else
-        add_dense(writer, weight, packed, type, name);
-    };
-    for (const Tensor& tensor : shard.tensors()) {
-      const std::string weight = weight_of(tensor);
-      const auto found = merged_.find(weight.empty() ? tensor.name : weight);
-      if (!weight.empty() && !tensor.name.ends_with(".compressed") && (found != merged_.end() || !compress_)) continue;
-      if (found != merged_.end()) {
-        put(found->first, *found->second, output_type(tensor));
-        ++replaced_;
-      } else if (!weight.empty() && !compress_) {
-        put(weight, expanded.emplace_back(losa::io::read_compressed<float>(files_, weight)), tensor.dtype);
-      } else {
-        writer.copy(tensor);
-        place(tensor.name, name, tensor.bytes.size());
+  // One tensor of the output: what it takes, and how it is entered in a file.
+  struct Item {
+    std::vector<std::pair<std::string, std::size_t>> parts;  // names in the output and their bytes
+    std::function<void(losa::io::SafetensorsWriter&)> enter;
+
+    std::size_t bytes() const {
+      std::size_t sum = 0;
+      for (const auto& part : parts) sum += part.second;
+      return sum;
+    }
+  };
+
+  Item planned_item(Planned& planned) {
+    const LayerPlan& plan = planned.plan;
+    const std::size_t value = losa::io::size_of(planned.type);
+    if (!compress_)
+      return {{{plan.tensor, plan.out * plan.in * value}}, [&planned](losa::io::SafetensorsWriter& writer) {
+                planned.file = &writer;
+                writer.declare(planned.plan.tensor, planned.type, {planned.plan.out, planned.plan.in});
+              }};
+    const std::string prefix = prefix_of(plan.tensor);
+    targets_.push_back(prefix);
+    zeros_ += plan.out * plan.in - plan.kept;
+    weights_ += plan.out * plan.in;
+    return {{{prefix + ".compressed", plan.kept * value},
+             {prefix + ".bitmask", plan.out * ((plan.in + 7) / 8)},
+             {prefix + ".row_offsets", plan.out * 8},
+             {prefix + ".shape", 16}},
+            [&planned](losa::io::SafetensorsWriter& writer) {
+              const LayerPlan& p = planned.plan;
+              planned.file = &writer;
+              losa::io::declare_compressed(writer, p.tensor, planned.type, p.out, p.in, p.kept);
+            }};
+  }
+  // A compressed layer that was not adapted, for a dense output.
+  Item expanded_item(const std::string& weight, Dtype type) {
+    const auto stored = losa::io::find_compressed(files_, weight);
+    return {{{weight, stored.rows * stored.cols * losa::io::size_of(type)}},
+            [this, weight, type, stored](losa::io::SafetensorsWriter& writer) {
+              writer.add(weight, type, {stored.rows, stored.cols}, [this, weight, type](losa::io::TensorSink& sink) {
+                const auto packed = losa::io::read_compressed<float>(files_, weight);
+                with_type(type, [&](auto value) { write_dense<decltype(value)>(sink, packed); });
+              });
+            }};
+  }
+
+  void lay_out() {
+    std::vector<Item> items;
+    for (const auto& shard : files_.shards())
+      for (const Tensor& tensor : shard.tensors()) {
+        const std::string weight = weight_of(tensor);
+        const auto found = planned_.find(weight.empty() ? tensor.name : weight);
+        const bool values = weight.empty() || tensor.name.ends_with(".compressed");
+        if (found != planned_.end()) {
+          if (!values) continue;
+          found->second.type = output_type(tensor);
+          items.push_back(planned_item(found->second));
+        } else if (!weight.empty() && !compress_) {
+          if (values) items.push_back(expanded_item(weight, tensor.dtype));
+        } else {
+          items.push_back({{{tensor.name, tensor.bytes.size()}}, [&tensor](auto& writer) { writer.copy(tensor); }});
+        }
+      }
+    // Which item goes into which file, so that the number of files is known.
+    std::vector<std::size_t> first{0};
+    std::size_t size = 0;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      if (size != 0 && size + items[i].bytes() > options_.shard_bytes) {
+        first.push_back(i);
+        size = 0;
+      }
+      size += items[i].bytes();
+    }
+    first.push_back(items.size());
+    for (std::size_t n = 0; n + 1 < first.size(); ++n) {
+      Shard& shard = shards_.emplace_back();
+      char name[64] = "model.safetensors";
+      if (first.size() > 2)
+        std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", n + 1, first.size() - 1);
+      shard.name = name;
+      shard.writer = std::make_unique<losa::io::SafetensorsWriter>((out_ / name).string());
+      for (const auto& [key, value] : files_.shards().front().metadata()) shard.writer->metadata(key, value);
+      for (std::size_t i = first[n]; i < first[n + 1]; ++i) {
+        items[i].enter(*shard.writer);
+        for (const auto& [tensor, bytes] : items[i].parts) {
+          placed_[tensor] = shard.name;
+          total_bytes_ += bytes;
+        }
       }
     }
-    writer.commit();
   }
 
-  void add_dense(losa::io::SafetensorsWriter& writer, const std::string& weight,
-                 const losa::PackedMatrix<float>& packed, Dtype type, const std::string& file) {
-    const auto rows = [&packed]<class T>(losa::io::TensorSink& sink, T) {
-      std::vector<T> row(packed.cols());
-      for (std::size_t r = 0; r < packed.rows(); ++r) {
-        std::ranges::fill(row, T{});
-        std::size_t at = packed.row_offset(r);
-        packed.mask().for_each_kept(r, [&](std::size_t c) { row[c] = losa::narrow<T>(packed.values()[at++]); });
-        sink.write(std::span<const T>(row));
-      }
-    };
-    writer.add(weight, type, {packed.rows(), packed.cols()}, [rows, type](losa::io::TensorSink& sink) {
-      if (type == Dtype::bf16)
-        rows(sink, losa::bf16{});
-      else if (type == Dtype::f16)
-        rows(sink, losa::f16{});
-      else
-        rows(sink, float{});
-    });
-    place(weight, file, packed.size() * losa::io::size_of(type));
-  }
-
-  void add_compressed(losa::io::SafetensorsWriter& writer, const std::string& weight,
-                      const losa::PackedMatrix<float>& packed, Dtype type, const std::string& file) {
-    if (type == Dtype::bf16)
-      losa::io::add_compressed_as<losa::bf16>(writer, weight, packed);
-    else if (type == Dtype::f16)
-      losa::io::add_compressed_as<losa::f16>(writer, weight, packed);
-    else
-      losa::io::add_compressed(writer, weight, packed);
-    const std::string prefix = weight.substr(0, weight.size() - std::string_view(".weight").size());
-    place(prefix + ".compressed", file, packed.kept() * losa::io::size_of(type));
-    place(prefix + ".bitmask", file, packed.rows() * ((packed.cols() + 7) / 8));
-    place(prefix + ".row_offsets", file, packed.rows() * 8);
-    place(prefix + ".shape", file, 16);
-    targets_.push_back(prefix);
-    zeros_ += packed.mask().zeros();
-    weights_ += packed.size();
-  }
-
-  void place(const std::string& tensor, const std::string& file, std::size_t bytes) {
-    placed_[tensor] = file;
-    total_bytes_ += bytes;
+  static std::string prefix_of(const std::string& weight) {
+    return weight.substr(0, weight.size() - std::string_view(".weight").size());
   }
 
   // Untouched where the layout stays dense; a compressed model says so, a model that was compressed says so no more.
   void write_config() {
-    if (replaced_ != merged_.size())
-      raise<losa::FileError>(model_.string(), ": lacks ", merged_.size() - replaced_, " of the merged layers");
     const losa::io::MappedFile file((model_ / "config.json").string());
     const std::string where = (model_ / "config.json").string();
     const auto before = losa::io::find_sparsity_config(text_of(file), where);
@@ -171,11 +240,11 @@ class Exporter {
       std::vector<std::string> targets = targets_;
       for (const Tensor* tensor : files_.tensors()) {  // compressed before and copied
         const std::string weight = weight_of(*tensor);
-        if (!tensor->name.ends_with(".compressed") || weight.empty() || merged_.contains(weight)) continue;
+        if (!tensor->name.ends_with(".compressed") || weight.empty() || planned_.contains(weight)) continue;
         const auto stored = losa::io::find_compressed(files_, weight);
         zeros += stored.rows * stored.cols - stored.kept;
         weights += stored.rows * stored.cols;
-        targets.push_back(weight.substr(0, weight.size() - std::string_view(".weight").size()));
+        targets.push_back(prefix_of(weight));
       }
       losa::io::SparsityConfig sparsity;
       sparsity.global_sparsity = weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights);
@@ -208,7 +277,10 @@ class Exporter {
                : std::set<std::string>();
   }
 
-  void copy_others(const std::set<std::string>& written) {
+  // The model's own weight files are not copied: the output has its own.
+  void copy_others() {
+    std::set<std::string> written{"config.json", std::string(index_name), "model.safetensors"};
+    for (const auto& shard : files_.shards()) written.insert(fs::path(shard.path()).filename().string());
     const std::set<std::string> left_out = results_of_earlier_run();
     std::error_code error;
     const auto skipped = fs::weakly_canonical(out_, error);
@@ -220,11 +292,10 @@ class Exporter {
         if (relative.filename().string().starts_with('.') || left_out.contains(relative.string()) ||
             fs::weakly_canonical(at->path(), ignored) == skipped)
           at.disable_recursion_pending();
-        else
-          make_directory(out_ / relative);
       } else if (at->is_regular_file(ignored) && !written.contains(relative.string()) &&
                  !left_out.contains(relative.string())) {
         const losa::io::MappedFile file(at->path().string());
+        make_directory((out_ / relative).parent_path());
         write_text(out_ / relative, text_of(file));
       }
     }
@@ -236,8 +307,8 @@ class Exporter {
   ExportOptions options_;
   bool compress_;
   losa::io::ShardedCheckpoint files_;
-  std::map<std::string, const losa::PackedMatrix<float>*> merged_;
-  std::size_t replaced_ = 0;
+  std::map<std::string, Planned> planned_;
+  std::vector<Shard> shards_;
   std::map<std::string, std::string> placed_;  // tensor → file
   std::size_t total_bytes_ = 0;
   std::vector<std::string> targets_;  // compressed now
@@ -245,16 +316,29 @@ class Exporter {
   std::size_t weights_ = 0;
 };
 
-}  // namespace
+ModelWriter::ModelWriter(const fs::path& model, const fs::path& out, std::span<const LayerPlan> layers,
+                         const ExportOptions& options)
+    : writer_(std::make_unique<Writer>(model, out, layers, options)) {}
+ModelWriter::~ModelWriter() = default;
+void ModelWriter::put(const std::string& tensor, const losa::PackedMatrix<float>& weight) {
+  writer_->put(tensor, weight);
+}
+void ModelWriter::finish() { writer_->finish(); }
 
 void export_model(const fs::path& model, const fs::path& out, std::span<const MergedWeight> merged,
-                  const ExportOptions& options) {
-  Exporter(model, out, merged, options, false).run();
+                  ExportOptions options) {
+  std::vector<LayerPlan> plans;
+  for (const MergedWeight& one : merged)
+    plans.push_back({one.tensor, one.weight.rows(), one.weight.cols(), one.weight.kept()});
+  ModelWriter writer(model, out, plans, options);
+  for (const MergedWeight& one : merged) writer.put(one.tensor, one.weight);
+  writer.finish();
 }
 
 void export_compressed(const fs::path& model, const fs::path& out, std::span<const MergedWeight> merged,
-                       const ExportOptions& options) {
-  Exporter(model, out, merged, options, true).run();
+                       ExportOptions options) {
+  options.compress = true;
+  export_model(model, out, merged, std::move(options));
 }
 
 }  // namespace llama

@@ -40,12 +40,14 @@ inline auto uniform_recipe(bool regrow = false) {
 template <class E>
 std::vector<float> all_weights(E& engine) {
   std::vector<float> values;
-  for (std::size_t b = 0; b < engine.blocks(); ++b)
+  for (std::size_t b = 0; b < engine.blocks(); ++b) {
+    engine.hold(b);
     for (auto& linear : engine.linears(b)) {
       std::vector<float> dense(linear.weight.size());
       linear.merged().to_dense({dense.data(), linear.out(), linear.in()});
       values.insert(values.end(), dense.begin(), dense.end());
     }
+  }
   return values;
 }
 

@@ -45,6 +45,19 @@ class Engine {
 
   std::size_t blocks() const { return blocks_.size(); }
   std::span<losa::AdaptedLinear<A>> linears(std::size_t b) { return blocks_[b].linears; }
+  /// With `one_at_a_time` only the last block held has its weights, as in a model larger than memory.
+  void hold(std::size_t held) {
+    if (!one_at_a_time) return;
+    for (std::size_t b = 0; b < blocks_.size(); ++b) {
+      Block& block = blocks_[b];
+      if (b != held && block.parked.empty())
+        for (auto& linear : block.linears) block.parked.push_back(linear.park());
+      if (b != held) continue;
+      for (std::size_t i = 0; i < block.parked.size(); ++i)
+        block.linears[i].unpark(block.master.data() + i * width_ * middle, std::move(block.parked[i]), executor_);
+      block.parked.clear();
+    }
+  }
   std::size_t inputs(std::size_t) const { return 2; }
   std::size_t sequences() const { return sequences_; }
   std::size_t context() const { return tokens; }
@@ -54,19 +67,27 @@ class Engine {
   void embed(std::size_t sequence, MatrixView<float> hidden) { fill(hidden, 1000 + sequence); }
 
   template <class F>
-  void run_block(std::size_t b, MatrixView<float> hidden, F&& observe) {
-    Block& block = blocks_[b];
-    std::vector<float> mid(hidden.rows * middle), out(hidden.rows * width_);
-    MatrixView<float> m(mid.data(), hidden.rows, middle), y(out.data(), hidden.rows, width_);
-    observe(0, MatrixView<const float>(hidden));
-    multiply(block.linears[0], hidden, m);
+  void observe_block(std::size_t b, MatrixView<const float> hidden, std::size_t, F&& observe) {
+    hold(b);
+    std::vector<float> mid(hidden.rows * middle);
+    MatrixView<float> m(mid.data(), hidden.rows, middle);
+    observe(0, hidden);
+    multiply(linears(b)[0], hidden, m);
     for (float& v : mid) v = std::max(v, 0.0f);
     observe(1, MatrixView<const float>(m));
-    multiply(block.linears[1], m, y);
+  }
+
+  void run_block(std::size_t b, MatrixView<float> hidden, std::size_t) {
+    hold(b);
+    std::vector<float> mid(hidden.rows * middle), out(hidden.rows * width_);
+    MatrixView<float> m(mid.data(), hidden.rows, middle), y(out.data(), hidden.rows, width_);
+    multiply(linears(b)[0], hidden, m);
+    for (float& v : mid) v = std::max(v, 0.0f);
+    multiply(linears(b)[1], m, y);
     for (std::size_t i = 0; i < out.size(); ++i) hidden.data[i] += out[i];
   }
 
-  void run_original_block(std::size_t b, MatrixView<float> hidden) {
+  void run_original_block(std::size_t b, MatrixView<float> hidden, std::size_t = tokens) {
     const float* w = blocks_[b].original.data();
     std::vector<float> mid(hidden.rows * middle), out(hidden.rows * width_);
     MatrixView<float> m(mid.data(), hidden.rows, middle), y(out.data(), hidden.rows, width_);
@@ -76,7 +97,7 @@ class Engine {
     for (std::size_t i = 0; i < out.size(); ++i) hidden.data[i] += out[i];
   }
 
-  /// Loss: mean over tokens of ½‖h − h_dense‖². All layers must be pruned.
+  /// Loss: mean over tokens of ½‖h − h_dense‖².
   double train_step(std::uint64_t step) {
     for (Block& block : blocks_)
       for (auto& linear : block.linears) linear.zero_gradients();
@@ -89,12 +110,13 @@ class Engine {
 
     const losa::DropoutKey key{.step = step, .training = true};
     std::vector<std::vector<float>> inputs, mids;
-    for (Block& block : blocks_) {
+    for (std::size_t b = 0; b < blocks(); ++b) {
+      hold(b);
       inputs.push_back(h);
       std::vector<float> mid(tokens * middle), out(tokens * width_);
-      block.linears[0].forward(hidden, {mid.data(), tokens, middle}, key, executor_);
+      multiply(linears(b)[0], hidden, {mid.data(), tokens, middle}, key);
       for (float& v : mid) v = std::max(v, 0.0f);
-      block.linears[1].forward({mid.data(), tokens, middle}, {out.data(), tokens, width_}, key, executor_);
+      multiply(linears(b)[1], {mid.data(), tokens, middle}, {out.data(), tokens, width_}, key);
       for (std::size_t i = 0; i < h.size(); ++i) h[i] += out[i];
       mids.push_back(std::move(mid));
     }
@@ -106,14 +128,13 @@ class Engine {
       grad[i] = difference / tokens;
     }
     for (std::size_t b = blocks(); b-- > 0;) {
+      hold(b);
       std::vector<float> grad_mid(tokens * middle), grad_in(tokens * width_);
       MatrixView<float> gm(grad_mid.data(), tokens, middle);
-      blocks_[b].linears[1].backward({mids[b].data(), tokens, middle}, {grad.data(), tokens, width_}, gm, key,
-                                     executor_);
+      backward(linears(b)[1], {mids[b].data(), tokens, middle}, {grad.data(), tokens, width_}, gm, key);
       for (std::size_t i = 0; i < grad_mid.size(); ++i)
         if (mids[b][i] <= 0) grad_mid[i] = 0;
-      blocks_[b].linears[0].backward({inputs[b].data(), tokens, width_}, gm, {grad_in.data(), tokens, width_}, key,
-                                     executor_);
+      backward(linears(b)[0], {inputs[b].data(), tokens, width_}, gm, {grad_in.data(), tokens, width_}, key);
       for (std::size_t i = 0; i < grad.size(); ++i) grad[i] += grad_in[i];
     }
     if (step == poisoned_step) return std::nan("");
@@ -121,11 +142,13 @@ class Engine {
   }
 
   std::uint64_t poisoned_step = ~std::uint64_t{0};
+  bool one_at_a_time = false;
 
  private:
   struct Block {
     std::vector<float> original, master;
     std::vector<losa::AdaptedLinear<A>> linears;
+    std::vector<losa::Mask> parked;
   };
 
   static void fill(MatrixView<float> hidden, std::uint64_t stream) {
@@ -141,12 +164,24 @@ class Engine {
         y(t, r) = sum;
       }
   }
-  void multiply(losa::AdaptedLinear<A>& linear, MatrixView<const float> x, MatrixView<float> y) {
+  void multiply(losa::AdaptedLinear<A>& linear, MatrixView<const float> x, MatrixView<float> y,
+                losa::DropoutKey key = {}) {
     if (linear.pruned()) {
-      linear.forward(x, y, {}, executor_);
+      linear.forward(x, y, key, executor_);
     } else {
       dense(linear.weight, x, y);
     }
+  }
+  void backward(losa::AdaptedLinear<A>& linear, MatrixView<const float> x, MatrixView<const float> grad_y,
+                MatrixView<float> grad_x, losa::DropoutKey key) {
+    if (linear.pruned()) return linear.backward(x, grad_y, grad_x, key, executor_);
+    linear.backward_dense(grad_y);
+    for (std::size_t t = 0; t < x.rows; ++t)
+      for (std::size_t c = 0; c < x.cols; ++c) {
+        float sum = 0;
+        for (std::size_t r = 0; r < grad_y.cols; ++r) sum += grad_y(t, r) * linear.weight(r, c);
+        grad_x(t, c) = sum;
+      }
   }
 
   losa::ExecutorRef executor_;

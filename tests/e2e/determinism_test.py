@@ -44,6 +44,18 @@ class Threads(support.TestCase):
                      "--rank-allocation", "spectral", "--schedule-steps", "3")
         self.assertNotEqual(support.report(out)["loss"], support.report(other)["loss"])
 
+    def test_one_block_in_memory(self):
+        for name, arguments in (("losa", ["--hold-out", "0.01"]), ("prune", ["--method", "prune"]),
+                                ("unmasked", ["--method", "unmasked"])):
+            outputs = []
+            for memory in ("all", "block"):
+                out = self.tmp / f"{name}-{memory}"
+                self.succeed("adapt", "--model", TINY, "--train", TINY / "train.txt", "--out", out, *SHORT,
+                             "--sparsity", "0.6", "--memory", memory, *arguments)
+                self.assertFalse((out / ".partial").exists())
+                outputs.append(out)
+            self.assert_same_result(*outputs)
+
     def test_eval_and_generate(self):
         told = set()
         for threads in (1, 2, 3):

@@ -54,6 +54,14 @@ ssize_t write(int file, const void* bytes, size_t size) {
   static const auto real = next("write", &write);
   return file > STDERR_FILENO && fault() ? -1 : real(file, bytes, size);
 }
+ssize_t pwrite(int file, const void* bytes, size_t size, off_t offset) {
+  static const auto real = next("pwrite", &pwrite);
+  return fault() ? -1 : real(file, bytes, size, offset);
+}
+int posix_fallocate(int file, off_t offset, off_t size) {
+  static const auto real = next("posix_fallocate", &posix_fallocate);
+  return fault() ? ENOSPC : real(file, offset, size);
+}
 int fsync(int file) {
   static const auto real = next("fsync", &fsync);
   return fault() ? -1 : real(file);

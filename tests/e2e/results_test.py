@@ -194,8 +194,8 @@ class Forms(ResultCase):
                     self.assertEqual((after[name].dtype, after[name].shape), (tensor.dtype, tensor.shape))
                     self.assertEqual(after[name].data, tensor.data, name)
         self.assertEqual((out / "config.json").read_bytes(), (self.source / "config.json").read_bytes())
-        index = json.loads((out / "model.safetensors.index.json").read_text())
-        self.assertEqual(set(index["weight_map"]), set(support.read_checkpoint(self.source)))
+        # Two small files become one: a file ends at 2 GB, wherever the input's ended.
+        self.assertFalse((out / "model.safetensors.index.json").exists())
 
     def test_adapts_what_was_adapted_or_compressed_before(self):
         again = self.adapt(self.out, "--sparsity", "0.7", "--method", "prune", out="again")

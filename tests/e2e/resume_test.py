@@ -133,6 +133,23 @@ class Faults(RunTestCase):
                 self.succeed(*self.short(out, "--resume"))
                 self.assert_finished(out, expected)
 
+    def test_full_disk_with_one_block_in_memory(self):
+        """A run that only prunes leaves the complete model or nothing."""
+        expected = self.tmp / "expected"
+        arguments = ["--method", "prune", "--memory", "block"]
+        calls = int(self.succeed(*self.short(expected, *arguments),
+                                 env=self.environment("count")).stderr.removeprefix("calls "))
+        for at in self.moments(calls)[::4]:
+            with self.subTest(change=at, of=calls):
+                out = self.tmp / f"full-{at}"
+                done = support.call(*self.short(out, *arguments), env=self.environment("full", at))
+                if done.returncode != 0:
+                    self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (1, "", 1), done.stderr)
+                    self.assertIn("space", done.stderr)
+                    self.assertFalse((out / "report.json").exists(), "a result that looks finished")
+                self.succeed(*self.short(out, *arguments, "--resume"))
+                self.assert_same_result(out, expected)
+
     def test_full_disk(self):
         expected, calls = self.undisturbed()
         for at in self.moments(calls)[::2]:
@@ -213,6 +230,14 @@ class Resume(RunTestCase):
         self.refuse(1, *self.short(out, "--resume", "--seed", "5"), says="other arguments")
         self.refuse(2, *self.short(out), says="not empty")
         self.assertTrue(self.snapshot(out) == before)
+
+    def test_a_result_that_lost_a_file_is_not_complete(self):
+        out = self.tmp / "out"
+        self.succeed(*self.short(out))
+        (out / "compressed" / "model.safetensors").unlink()
+        done = support.call(*self.short(out, "--resume"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("model.safetensors: is missing from a finished run", done.stderr)
 
     def test_what_a_killed_cleaning_leaves_is_removed(self):
         out = self.tmp / "out"

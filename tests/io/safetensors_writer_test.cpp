@@ -128,3 +128,59 @@ TEST_CASE("safetensors writer: mistakes are named, and nothing is written") {
   full.add<float>("a", {4}, values);
   CHECK(sentence([&] { full.commit(); }) == "/dev/full: cannot write: No space left on device");
 }
+
+TEST_CASE("safetensors writer: tensors declared first and written in any order give the file that adding gives") {
+  TempDir dir;
+  const std::vector<float> a{1, 2, 3};
+  const std::vector<double> b{4, 5};
+  const std::vector<float> large(200'000, 6.5f);
+  {
+    SafetensorsWriter writer(dir / "added");
+    writer.metadata("k", "v");
+    writer.add<float>("a", {3}, a);
+    writer.add<double>("b", {2, 1}, b);
+    writer.add<float>("large", {400, 500}, large);
+    writer.add<float>("empty", {0}, std::span<const float>());
+    writer.commit();
+  }
+  SafetensorsWriter writer(dir / "put");
+  writer.metadata("k", "v");
+  writer.declare("a", Dtype::f32, {3});
+  writer.declare("b", Dtype::f64, {2, 1});
+  writer.declare("large", Dtype::f32, {400, 500});
+  writer.declare("empty", Dtype::f32, {0});
+  writer.fill("b", [&](TensorSink& sink) { sink.write(std::span<const double>(b)); });
+  writer.put("large", [&](TensorSink& sink) {
+    for (std::size_t r = 0; r < 400; ++r) sink.write(std::span<const float>(large).subspan(r * 500, 500));
+  });
+  writer.put("a", [&](TensorSink& sink) { sink.write(std::span<const float>(a)); });
+  writer.put("empty", [](TensorSink&) {});
+  CHECK_FALSE(std::filesystem::exists(dir / "put"));
+  writer.commit();
+  CHECK(slurp(dir / "put") == slurp(dir / "added"));
+}
+
+TEST_CASE("safetensors writer: what is declared must be written, once and whole") {
+  TempDir dir;
+  const std::vector<float> values(4);
+  const auto write = [&](TensorSink& sink) { sink.write(std::span<const float>(values)); };
+  SafetensorsWriter writer(dir / "x");
+  writer.declare("a", Dtype::f32, {4});
+  writer.declare("b", Dtype::f32, {5});
+  writer.declare("c", Dtype::f32, {3});
+  writer.fill("c", write);
+  CHECK(sentence([&] { writer.put("z", write); }) == (dir / "x") + ": tensor \"z\": was not declared");
+  writer.put("a", write);
+  CHECK(sentence([&] { writer.put("a", write); }) == (dir / "x") + ": tensor \"a\": written twice");
+  CHECK(sentence([&] { writer.fill("c", write); }) == (dir / "x") + ": tensor \"c\": written twice");
+  CHECK(sentence([&] { writer.declare("d", Dtype::f32, {1}); }) == (dir / "x") + ": tensor \"d\": added too late");
+  CHECK(sentence([&] { writer.put("b", write); }) == (dir / "x") + ": tensor \"b\": got 4 bytes too few");
+  SafetensorsWriter forgetful(dir / "y");
+  forgetful.declare("a", Dtype::f32, {4});
+  CHECK(sentence([&] { forgetful.commit(); }) == (dir / "y") + ": tensor \"a\": declared, never written");
+  SafetensorsWriter device("/dev/null");
+  device.declare("a", Dtype::f32, {4});
+  CHECK(sentence([&] { device.put("a", write); }) == "/dev/null: cannot write in any order: Illegal seek");
+  CHECK_FALSE(std::filesystem::exists(dir / "x"));
+  CHECK_FALSE(std::filesystem::exists(dir / "y"));
+}

@@ -98,7 +98,8 @@ TEST_CASE("export: merged and compressed models are the adapted model, other ten
           CHECK(toy::read_text(out / (std::string(where) + name)) == toy::read_text(model / name));
       CHECK_FALSE(toy::fs::exists(out / ".git"));
       CHECK(toy::read_text(out / "config.json") == toy::read_text(model / "config.json"));
-      CHECK(toy::fs::exists(out / "model.safetensors.index.json") == sharded);
+      CHECK(toy::fs::exists(out / "model.safetensors"));
+      CHECK_FALSE(toy::fs::exists(out / "model.safetensors.index.json"));
       const losa::io::ShardedCheckpoint before(model.string()), after(out.string());
       CHECK(before.tensors().size() == after.tensors().size());
       for (const auto* tensor : before.tensors())
@@ -251,8 +252,53 @@ TEST_CASE("export: what cannot be written is refused") {
   std::vector<llama::MergedWeight> merged;
   merged.push_back({"model.layers.9.mlp.up_proj.weight", losa::PackedMatrix<float>(losa::Mask::full(2, 2))});
   CHECK_THROWS_WITH_AS(llama::export_model(folder / "m", folder / "out", merged),
-                       doctest::Contains("lacks 1 of the merged layers"), losa::FileError);
+                       doctest::Contains("lacks the merged layer \"model.layers.9.mlp.up_proj.weight\""),
+                       losa::FileError);
   toy::write_text(folder / "file", "");
   CHECK_THROWS_AS(llama::export_model(folder / "m", folder / "file/out", {}), losa::FileError);
   CHECK_THROWS_AS(llama::export_model(folder / "none", folder / "out", {}), losa::FileError);
+}
+
+TEST_CASE("export: a model above the size of a file is split as transformers does, and is the same model") {
+  const toy::Folder folder;
+  toy::write_model(folder / "m");
+  const auto tokens = toy::tokens(30, 19);
+  Engine engine(folder / "m", tokens, tokens, {.calibration_sequences = 1, .calibration_context = 8, .context = 8});
+  prune(engine);
+  const auto merged = llama::merged_weights(engine);
+  llama::export_model(folder / "m", folder / "one", merged);
+  for (const bool compress : {false, true}) {
+    const auto out = folder / (compress ? "c" : "d");
+    llama::export_model(folder / "m", out, merged, {.compress = compress, .shard_bytes = 3000});
+    CHECK_FALSE(toy::fs::exists(out / "model.safetensors"));
+    std::size_t files = 0;
+    for (const auto& entry : toy::fs::directory_iterator(out)) files += entry.path().extension() == ".safetensors";
+    CHECK(files > 2);
+    char last[64];
+    std::snprintf(last, sizeof last, "model-%05zu-of-%05zu.safetensors", files, files);
+    CHECK(toy::fs::exists(out / last));
+    CHECK(same_bits(logits_of(Model::load(folder / "one"), tokens),
+                    logits_of(Model::load(out, {.weights = Weights::dense}), tokens)));
+    // A split model is read, and written whole again.
+    llama::export_model(out, folder / (compress ? "c1" : "d1"), {});
+    CHECK(toy::fs::exists(folder / (compress ? "c1" : "d1") / "model.safetensors"));
+    CHECK_FALSE(toy::fs::exists(folder / (compress ? "c1" : "d1") / last));
+    CHECK(same_bits(logits_of(Model::load(folder / "one"), tokens),
+                    logits_of(Model::load(folder / (compress ? "c1" : "d1")), tokens)));
+  }
+}
+
+TEST_CASE("export: layers that do not keep to their plan are refused") {
+  const toy::Folder folder;
+  toy::write_model(folder / "m");
+  const std::string name = "model.layers.0.mlp.up_proj.weight";
+  const auto tokens = toy::tokens(30, 19);
+  Engine engine(folder / "m", tokens, tokens, {.calibration_sequences = 1, .calibration_context = 8, .context = 8});
+  auto& layer = engine.linears(0)[llama::up];
+  const losa::PackedMatrix<float> full(losa::Mask::full(layer.out(), layer.in()));
+  const std::vector<llama::LayerPlan> plan{{name, layer.out(), layer.in(), full.kept() - 1}};
+  llama::ModelWriter writer(folder / "m", folder / "out", plan);
+  CHECK_THROWS_WITH_AS(writer.put(name, full), doctest::Contains("kept weights"), losa::FileError);
+  CHECK_THROWS_WITH_AS(writer.put("other", full), doctest::Contains("was not planned"), losa::FileError);
+  CHECK_THROWS_WITH_AS(writer.finish(), doctest::Contains("declared, never written"), losa::FileError);
 }

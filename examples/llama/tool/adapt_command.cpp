@@ -1,5 +1,7 @@
 // losa-llama adapt: prunes a model, trains adapters under the mask, merges, and writes the result.
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -10,6 +12,7 @@
 #include <losa/io/adapter_file.hpp>
 #include <losa/io/atomic_file.hpp>
 #include <losa/io/safetensors_file.hpp>
+#include <losa/io/sharded_checkpoint.hpp>
 #include <losa/io/state_file.hpp>
 #include <losa/version.hpp>
 #include <map>
@@ -22,6 +25,7 @@
 #include "common.hpp"
 #include "methods.hpp"
 #include "progress_bar.hpp"
+#include "result_files.hpp"
 #include "run_directory.hpp"
 
 namespace tool {
@@ -34,6 +38,7 @@ struct AdaptArguments {
   Common common;
   MethodChoice choice;
   std::string model, train, out, pattern, skip, dtype;
+  std::string memory = "auto";
   std::optional<double> sparsity;
   std::size_t token_bits = 0;
   std::size_t train_tokens = 51200;
@@ -125,11 +130,57 @@ Json arguments_json(const AdaptArguments& a) {
               {"seed", a.common.seed}};
 }
 
+constexpr std::uint64_t fnv_start = 14695981039346656037ull;
+std::uint64_t fnv(std::uint64_t hash, std::uint64_t value) { return (hash ^ value) * 1099511628211ull; }
+
+/// Over names, sizes and the first bytes of a model's tensors: tells models apart without reading all of them.
+std::uint64_t model_hash(const std::string& directory) {
+  std::uint64_t hash = fnv_start;
+  const losa::io::ShardedCheckpoint files(directory);
+  for (const losa::io::Tensor* tensor : files.tensors()) {
+    for (char c : tensor->name) hash = fnv(hash, static_cast<unsigned char>(c));
+    hash = fnv(hash, tensor->bytes.size());
+    for (std::byte b : tensor->bytes.first(std::min<std::size_t>(tensor->bytes.size(), 4096)))
+      hash = fnv(hash, std::to_integer<std::uint64_t>(b));
+  }
+  return hash;
+}
+
+std::size_t physical_memory() {
+  return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+}
+
+/// Bytes of the dense masters of a model.
+std::size_t linear_bytes(const llama::Config& config) {
+  std::size_t sum = 0;
+  for (std::size_t which = 0; which < llama::linears_per_block; ++which) {
+    const auto [out, in] = llama::linear_shape(config, which);
+    sum += out * in * sizeof(float);
+  }
+  return sum * config.blocks;
+}
+
+/// A finished run has them all; throws losa::FileError if one was removed since.
+void expect_all_files(const std::filesystem::path& out) {
+  namespace fs = std::filesystem;
+  const auto expect = [](const fs::path& file) {
+    if (!fs::exists(file))
+      losa::detail::raise<losa::FileError>(file.string(), ": is missing from a finished run; remove ",
+                                           "the directory and run again");
+  };
+  for (const fs::path& folder : {out, out / "compressed"}) {
+    expect(folder / "config.json");
+    if (!fs::exists(folder / "model.safetensors.index.json")) expect(folder / "model.safetensors");
+  }
+  expect(out / "adapter" / "adapter.safetensors");
+}
+
 /// The same, and the content that stands behind the names: what a saved state must have been made with.
 std::string fingerprint(const AdaptArguments& a, std::span<const llama::Token> tokens) {
-  std::uint64_t hash = 14695981039346656037ull;  // FNV-1a over the token ids
-  for (llama::Token token : tokens) hash = (hash ^ token) * 1099511628211ull;
+  std::uint64_t hash = fnv_start;
+  for (llama::Token token : tokens) hash = fnv(hash, token);
   Json json = arguments_json(a);
+  json["model_hash"] = model_hash(a.model);
   json["losa"] = LOSA_VERSION_STRING;
   json["token_bits"] = a.token_bits;
   json["tokens"] = tokens.size();
@@ -182,12 +233,24 @@ void run_adapt(const AdaptArguments& a) {
   tokens.resize(tokens.size() - held);
 
   losa::ThreadPool pool(a.common.threads);
+  RunDirectory directory(a.out, a.resume);
+  if (directory.complete()) {
+    std::ifstream file(directory.report());
+    const Json report = Json::parse(file, nullptr, false);
+    expect_same_arguments(a.out, report.is_object() ? report.value("fingerprint", "") : "", print);
+    expect_all_files(a.out);
+    say(a.common, a.out + " is complete");
+    write_json(a.common, report);
+    return;
+  }
+  const bool park = a.memory == "block" || (a.memory == "auto" && linear_bytes(config) > physical_memory() / 4);
   const llama::AdaptEngineOptions engine_options{.calibration_sequences = a.calibration_sequences,
                                                  .calibration_context = a.calibration_context,
                                                  .batch = a.batch,
                                                  .context = a.context,
                                                  .seed = a.common.seed,
-                                                 .skip = a.skip};
+                                                 .skip = a.skip,
+                                                 .scratch = park ? directory.scratch().string() : std::string()};
   llama::AdaptEngine<A> engine(a.model, tokens, tokens, engine_options, pool);
 
   losa::AdaptOptions options;
@@ -203,18 +266,9 @@ void run_adapt(const AdaptArguments& a) {
   options.clip = a.choice.training.clip;
   options.early_share = *a.choice.training.early_share;
   options.report_rmi = !a.n_of_m;
+  options.report_context = std::max<std::size_t>(1, a.calibration_context / 4);
   options.tokens_per_step = engine.tokens_per_step();
   losa::Adaptation run(engine, make_policy(a.choice), make_recipe(a.choice), options);
-
-  RunDirectory directory(a.out, a.resume);
-  if (directory.complete()) {
-    std::ifstream file(directory.report());
-    const Json report = Json::parse(file, nullptr, false);
-    expect_same_arguments(a.out, report.is_object() ? report.value("fingerprint", "") : "", print);
-    say(a.common, a.out + " is complete");
-    write_json(a.common, report);
-    return;
-  }
 
   RunLog log;
   const auto visit = [&](auto& visitor) {
@@ -246,9 +300,27 @@ void run_adapt(const AdaptArguments& a) {
     losa::io::save_state(directory.state().string(), print, visit);
     last_saved = Clock::now();
   };
+  std::optional<ResultFiles> files;
+  const losa::Results results{
+      .begin =
+          [&](std::span<const std::size_t> zeros) {
+            directory.clear_staging();
+            files.emplace(a.model, directory.staging(), layer_plans(engine, zeros), llama::adapter_views(engine),
+                          llama::ExportOptions{.dtype = output_type(a.dtype),
+                                               .structure = a.pattern.empty() ? "unstructured" : a.pattern});
+          },
+      .block =
+          [&](std::size_t b) {
+            const auto writing = Clock::now();
+            for (const losa::AdaptedLinear<A>& layer : engine.linears(b))
+              files->put(layer.name + ".weight", layer.merged(pool), llama::adapter_view(layer));
+            const auto now = Clock::now();
+            log.seconds["write"] += std::chrono::duration<double>(now - writing).count();
+            last_event += now - writing;
+          }};
   bool finished = false;
   try {
-    finished = run.run(progress, checkpoint);
+    finished = run.run(progress, checkpoint, results);
   } catch (const losa::NumericError&) {  // would come again at the same step
     directory.abandon();
     throw;
@@ -261,15 +333,7 @@ void run_adapt(const AdaptArguments& a) {
   bar.finish();
 
   const auto writing = Clock::now();
-  directory.clear_staging();
-  const llama::ExportOptions export_options{.dtype = output_type(a.dtype),
-                                            .structure = a.pattern.empty() ? "unstructured" : a.pattern};
-  const std::vector<llama::MergedWeight> merged = llama::merged_weights(engine);
-  llama::export_model(a.model, directory.staging(), merged, export_options);
-  llama::export_compressed(a.model, directory.staging() / "compressed", merged, export_options);
-  std::filesystem::create_directory(directory.staging() / "adapter");
-  losa::io::save_adapter((directory.staging() / "adapter" / "adapter.safetensors").string(),
-                         llama::adapter_views(engine));
+  files->finish();
   Json report = report_json(engine, run.report());
   report["arguments"] = arguments_json(a);
   report["fingerprint"] = print;
@@ -361,6 +425,11 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
          "sequences")
       ->capture_default_str();
   sub->add_option("--skip", a->skip, "regular expression: layers to leave alone (model.layers.0.mlp.down_proj)");
+  sub->add_option("--memory", a->memory,
+                  "weights in memory: all, one block at a time (the rest waits in files under --out), or auto, which "
+                  "takes a block at a time for a model above a quarter of the memory")
+      ->check(CLI::IsMember({"auto", "all", "block"}))
+      ->capture_default_str();
   sub->add_option("--dtype", a->dtype, "type of the weights written (default: the model's)")
       ->check(CLI::IsMember({"f32", "bf16"}));
   sub->add_flag("--resume", a->resume, "continue a run that was stopped or killed");

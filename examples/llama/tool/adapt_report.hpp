@@ -26,7 +26,7 @@ nlohmann::ordered_json report_json(llama::AdaptEngine<A>& engine, const losa::Ad
   std::vector<ReportLayer> layers;
   for (std::size_t b = 0; b < engine.blocks(); ++b)
     for (auto& linear : engine.linears(b))
-      layers.push_back({linear.name, b, linear.out(), linear.in(), linear.mask().zeros(),
+      layers.push_back({linear.name, b, linear.out(), linear.in(), linear.zeros(),
                         linear.has_adapter() ? linear.adapter().rank() : 0});
   return report_json(layers, engine.blocks(), report);
 }

@@ -91,6 +91,8 @@ MethodChoice resolve(MethodChoice c, bool n_of_m, double sparsity) {
   }
   c.steps = c.steps.value_or(c.schedule == "one-shot" ? 1 : losa::published::schedule_steps);
   if (c.schedule == "one-shot" && *c.steps != 1) c.schedule = "cubic";
+  if (*c.regrow && *c.steps == 1)
+    usage_error("--regrow: with one schedule step there is no later mask to bring weights back");
   c.mean_rank = c.mean_rank.value_or(8);
   c.delta = c.delta.value_or(c.sparsity_allocation == "damage" ? 0.15 : losa::published::delta(sparsity));
   c.training.early_share = c.training.early_share.value_or(0.1);

@@ -26,6 +26,12 @@ void sync_directory(const fs::path& directory) {
   close(fd);
 }
 
+/// Absolute, without a slash at its end.
+fs::path full_path(const fs::path& path) {
+  const fs::path full = fs::absolute(path).lexically_normal();
+  return full.has_filename() ? full : full.parent_path();
+}
+
 std::vector<fs::path> entries(const fs::path& directory) {
   std::vector<fs::path> found;
   for (const fs::directory_entry& entry : fs::directory_iterator(directory)) found.push_back(entry.path());
@@ -53,7 +59,9 @@ RunDirectory::RunDirectory(fs::path out, bool resume) : out_(std::move(out)) {
     return;  // nothing will be written
   }
 
-  made_out_ = !fs::exists(status);
+  for (fs::path at = full_path(out_); !fs::exists(at, error) && at.has_relative_path(); at = at.parent_path())
+    made_ = at;
+  error.clear();
   fs::create_directories(out_, error);
   if (!error) fs::create_directory(partial(), error);
   if (error) losa::detail::raise<losa::FileError>("--out ", out_.string(), ": cannot be made: ", error.message());
@@ -78,7 +86,9 @@ RunDirectory::~RunDirectory() {
   std::error_code ignored;
   if (lock_ >= 0 && !published_ && (abandoned_ || !has_state())) {
     fs::remove_all(partial(), ignored);
-    if (made_out_) fs::remove(out_, ignored);
+    // Only what is empty goes: somebody else may have put something there.
+    if (!made_.empty())
+      for (fs::path at = full_path(out_); fs::remove(at, ignored) && at != made_;) at = at.parent_path();
   }
   if (lock_ >= 0) close(lock_);
 }

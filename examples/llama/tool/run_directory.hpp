@@ -25,6 +25,8 @@ class RunDirectory {
   std::filesystem::path state() const { return partial() / "state.safetensors"; }
   /// Where the result is written before it is published; empty at first.
   std::filesystem::path staging() const { return partial() / "result"; }
+  /// Where files without a name may be made that do not outlive the process.
+  std::filesystem::path scratch() const { return partial(); }
   std::filesystem::path report() const { return out_ / "report.json"; }
 
   /// True if an earlier run has finished here.
@@ -43,7 +45,7 @@ class RunDirectory {
   void remove_leftovers() const;
 
   std::filesystem::path out_;
-  bool made_out_ = false;
+  std::filesystem::path made_;  // the first directory on the way to out_ that was made here; empty if none was
   bool published_ = false;
   bool abandoned_ = false;
   int lock_ = -1;

@@ -6,7 +6,8 @@
 //   losa::Adaptation run(engine, losa::as_policy(losa::Wanda{}), recipe, options);
 //   while (!run.finished()) run.advance(progress, checkpoint);
 //
-// Memory: one block's statistics, and the hidden states of the calibration set twice (pruned and original model).
+// Memory: one block's statistics, and the hidden states of the calibration set twice (pruned and original model). Of
+// the weights, whatever the engine keeps: one block is enough.
 
 #include <cmath>
 #include <cstddef>
@@ -25,6 +26,7 @@
 #include <losa/allocate/importance.hpp>
 #include <losa/allocate/rmi.hpp>
 #include <losa/allocate/score_curve.hpp>
+#include <losa/calibrate/feature_gram.hpp>
 #include <losa/calibrate/reconstruction_error.hpp>
 #include <losa/core/pattern.hpp>
 #include <losa/core/progress.hpp>
@@ -54,14 +56,18 @@ class Adaptation {
   /// Runs to the end. Returns false if `progress` asked to stop: in training the run can be called again and goes on
   /// where it stood; while pruning, what is in memory is half done, and the last checkpoint holds the state to go on
   /// from. Throws NumericError (a loss that is not finite, a failed factorisation) with the step named.
-  bool run(const Progress& progress = {}, const Checkpoint& checkpoint = {}) {
+  bool run(const Progress& progress = {}, const Checkpoint& checkpoint = {}, const Results& results = {}) {
+    bool told = false;
     while (!finished()) {
       if (trained_ == segment_end(step_)) {
-        if (!prune_step(progress)) return false;
-        if (checkpoint) checkpoint(true);
+        // Nothing comes after the last pruning of a run that does not train.
+        told = results.block && options_.train_steps == 0 && step_ + 1 == options_.steps;
+        if (!prune_step(progress, told ? results : Results{})) return false;
+        if (checkpoint && !finished()) checkpoint(true);
       }
       if (!train_segment(progress, checkpoint)) return false;
     }
+    if (results.block && !told) tell_all(results);
     return true;
   }
 
@@ -73,10 +79,13 @@ class Adaptation {
     visitor("trained", trained_);
     step_ = static_cast<std::size_t>(step);
     visitor.group("report.", [&] { report_.visit(visitor); });
-    for (A_linear* layer : layers_) visitor.group(layer->name + ".", [&] { layer->visit(visitor); });
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      A_linear& one = layer(l);
+      visitor.group(one.name + ".", [&] { one.visit(visitor); });
+    }
   }
   void restore() {
-    for (A_linear* layer : layers_) layer->restore(engine_.executor());
+    for (std::size_t l = 0; l < layers_.size(); ++l) layer(l).restore(engine_.executor());
   }
 
  private:
@@ -105,9 +114,28 @@ class Adaptation {
                           {.phase = phase, .step = step, .steps = options_.steps, .done = done, .total = total});
   }
 
+  /// Layer l with its weights in memory. (What parked layers still know is read through layers_.)
+  A_linear& layer(std::size_t l) {
+    detail::hold(engine_, block_[l]);
+    return *layers_[l];
+  }
+  void tell_all(const Results& results) {
+    std::vector<std::size_t> zeros;
+    for (const A_linear* one : layers_) zeros.push_back(one->zeros());
+    if (results.begin) results.begin(zeros);
+    for (std::size_t b = 0; b < engine_.blocks(); ++b) {
+      detail::hold(engine_, b);
+      results.block(b);
+    }
+  }
+  /// Tokens of a calibration sequence on which what only the report needs is measured.
+  std::size_t report_context() const {
+    return options_.report_context == 0 ? engine_.context() : std::min(options_.report_context, engine_.context());
+  }
+
   // ---- one schedule step --------------------------------------------------------------------------------------
 
-  bool prune_step(const Progress& progress) {
+  bool prune_step(const Progress& progress, const Results& results) {
     const std::size_t step = step_ + 1;
     AdaptStep record;
     record.target = options_.n_of_m ? options_.sparsity : recipe_.target(step, options_.steps, options_.sparsity);
@@ -115,22 +143,36 @@ class Adaptation {
     const std::vector<Pattern> patterns = share_out(step, progress, record);
     if (patterns.empty()) return false;
 
+    if (results.begin) results.begin(zeros_of_all(patterns));
+
+    const bool ranks_need_error = options_.train_steps != 0 && recipe_.rank_needs().error;
     HiddenStates hidden = embedded(engine_);
-    HiddenStates original = hidden;
+    HiddenStates original = embedded(engine_, ranks_need_error ? engine_.context() : report_context());
+    // Before anything is pruned the model is the original one, so that its representations pass by here anyway.
+    std::vector<FeatureGram> grams;
+    if (options_.report_rmi && record.rmi.empty()) grams.resize(engine_.blocks(), FeatureGram(hidden.sequences()));
     for (std::size_t b = 0; b < engine_.blocks(); ++b) {
       if (!tell(progress, "prune", step, b, engine_.blocks())) return false;
+      original.for_each_batch(
+          [&](MatrixView<float> batch) { engine_.run_original_block(b, batch, original.context()); });
+      if (!grams.empty()) grams[b].add(original.features(), engine_.executor());
       prune_block(b, patterns, hidden);
       run_block(engine_, b, hidden);
       ReconstructionError error(engine_.width());
-      for (std::size_t i = 0; i < hidden.sequences(); ++i) {
-        engine_.run_original_block(b, original.sequence(i));
-        error.add(original.sequence(i), hidden.sequence(i));
-      }
+      for (std::size_t i = 0; i < hidden.sequences(); ++i)
+        error.add(original.sequence(i), hidden.sequence(i).block(0, 0, original.context(), engine_.width()),
+                  engine_.executor());
       record.error.push_back(error.value());
+      if (results.block) results.block(b);
     }
     if (!tell(progress, "prune", step, engine_.blocks(), engine_.blocks())) return false;
+    if (!grams.empty()) {
+      const RmiMatrix rmi = mutual_information(grams, recipe_.sparsity_needs().debiased);
+      record.rmi = rmi.values;
+      record.importance = importance(rmi);
+    }
 
-    for (const A_linear* layer : layers_) record.zeros.push_back(layer->mask().zeros());
+    for (const A_linear* one : layers_) record.zeros.push_back(one->zeros());
     if (options_.train_steps != 0 && !share_out_rank(step, progress, record)) return false;
     report_.steps.push_back(std::move(record));
     step_ = step;
@@ -143,9 +185,10 @@ class Adaptation {
     const SparsityNeeds needs = recipe_.sparsity_needs();
     RmiMatrix rmi;
     std::vector<ScoreCurve> curves;
-    if (needs.rmi || options_.report_rmi) {
+    if (needs.rmi || (options_.report_rmi && step > 1)) {
       const auto go_on = [&](std::size_t b) { return tell(progress, "mutual information", step, b, engine_.blocks()); };
-      if (!measure_rmi(engine_, recipe_.features(), needs.debiased, rmi, go_on)) return {};
+      const std::size_t context = needs.rmi ? engine_.context() : report_context();
+      if (!measure_rmi(engine_, context, recipe_.features(), needs.debiased, rmi, go_on)) return {};
       record.rmi = rmi.values;
       record.importance = importance(rmi);
     }
@@ -160,7 +203,7 @@ class Adaptation {
     std::vector<std::size_t> upper;
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       wanted.push_back(sparsity[needs.per_matrix ? l : block_[l]] * size(l));
-      lower.push_back(recipe_.regrows() || !layers_[l]->pruned() ? 0 : layers_[l]->mask().zeros());
+      lower.push_back(recipe_.regrows() ? 0 : layers_[l]->zeros());
       upper.push_back(layers_[l]->weight.size());
     }
     const std::size_t weights = std::accumulate(upper.begin(), upper.end(), std::size_t{0});
@@ -171,6 +214,12 @@ class Adaptation {
     return patterns;
   }
 
+  std::vector<std::size_t> zeros_of_all(const std::vector<Pattern>& patterns) const {
+    std::vector<std::size_t> zeros;
+    for (std::size_t l = 0; l < layers_.size(); ++l)
+      zeros.push_back(zeros_of(patterns[l], layers_[l]->out(), layers_[l]->in(), layers_[l]->name));
+    return zeros;
+  }
   double size(std::size_t l) const { return static_cast<double>(layers_[l]->weight.size()); }
 
   /// One value per matrix, or their sums per block.
@@ -189,29 +238,22 @@ class Adaptation {
   /// Squared scores w²·Σx²·Σg² of every layer: the loss that a weight's removal costs to second order, with the
   /// Kronecker-factored diagonal for the curvature (g = ∂ℓ/∂y on training batches that training itself does not see).
   bool measure_curves(std::size_t step, const Progress& progress, std::vector<ScoreCurve>& curves) {
-    std::vector<bool> was_dense;
-    for (A_linear* layer : layers_) {
-      was_dense.push_back(!layer->pruned());
-      if (!layer->pruned()) layer->set_mask(Mask::full(layer->out(), layer->in()), engine_.executor());
-    }
     const bool go_on = measure_backward(A_linear::Measure::output_squares, step, progress);
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-      layers_[l]->measure(A_linear::Measure::nothing);
-      if (was_dense[l]) layers_[l]->clear_mask();
-    }
+    for (A_linear* one : layers_) one->measure(A_linear::Measure::nothing);
     if (!go_on) return false;
 
     HiddenStates hidden = embedded(engine_);
     for (std::size_t b = 0; b < engine_.blocks(); ++b) {
       const std::vector<InputStatistics> seen = input_statistics(engine_, b, hidden, {.square_norms = true});
       run_block(engine_, b, hidden);
-      for (A_linear& layer : engine_.linears(b)) {
-        std::vector<float> effective(layer.weight.size());  // (out, in)
-        MatrixView<float> w(effective.data(), layer.out(), layer.in());
-        layer.effective_weight(w);
+      detail::hold(engine_, b);
+      for (A_linear& one : engine_.linears(b)) {
+        std::vector<float> effective(one.weight.size());  // (out, in)
+        MatrixView<float> w(effective.data(), one.out(), one.in());
+        one.effective_weight(w);
         ScoreCurve curve;
-        const auto inputs = seen[layer.input].norms.sum_squares();
-        const auto outputs = layer.output_gradient_squares();
+        const auto inputs = seen[one.input].norms.sum_squares();
+        const auto outputs = one.output_gradient_squares();
         for (std::size_t r = 0; r < w.rows; ++r)
           for (std::size_t c = 0; c < w.cols; ++c)
             curve.add(static_cast<double>(w(r, c)) * static_cast<double>(w(r, c)) * inputs[c] * outputs[r]);
@@ -222,7 +264,7 @@ class Adaptation {
   }
   /// Batches that training does not draw, backward only.
   bool measure_backward(typename A_linear::Measure what, std::size_t step, const Progress& progress) {
-    for (A_linear* layer : layers_) layer->measure(what);
+    for (std::size_t l = 0; l < layers_.size(); ++l) layer(l).measure(what);
     for (std::uint64_t i = 0; i < options_.sensitivity_batches; ++i) {
       if (!tell(progress, "sensitivity", step, i, options_.sensitivity_batches)) return false;
       engine_.train_step(sensitivity_offset + i);
@@ -235,7 +277,7 @@ class Adaptation {
   void prune_block(std::size_t b, const std::vector<Pattern>& patterns, HiddenStates& hidden) {
     const std::vector<InputStatistics> seen = input_statistics(engine_, b, hidden, policy_.needs);
     for (std::size_t l = 0; l < layers_.size(); ++l)
-      if (block_[l] == b) prune_layer(*layers_[l], patterns[l], seen[layers_[l]->input].view(policy_.needs));
+      if (block_[l] == b) prune_layer(layer(l), patterns[l], seen[layers_[l]->input].view(policy_.needs));
   }
 
   void prune_layer(A_linear& layer, const Pattern& pattern, const LayerStatistics& seen) {
@@ -261,7 +303,7 @@ class Adaptation {
         {.mean = recipe_.mean_rank(step), .error = record.error, .spectra = spectra, .gains = {}, .costs = costs});
     report_.trainable_parameters = 0;
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      A_linear& layer = *layers_[l];
+      A_linear& layer = this->layer(l);
       const std::size_t rank = ranks[needs.per_matrix ? l : block_[l]];
       const std::uint64_t stream = (std::uint64_t{step} << 32) + l;
       if (layer.has_adapter()) {
@@ -271,7 +313,7 @@ class Adaptation {
         LoraOptions lora = options_.lora;
         lora.rank = rank;
         lora.stream = stream;
-        layer.attach(A(layer.out(), layer.in(), lora), engine_.executor());
+        layer.attach(A(layer.out(), layer.in(), lora));
       }
       record.rank.push_back(rank);
       report_.trainable_parameters += rank * (layer.out() + layer.in());
@@ -343,7 +385,7 @@ class Adaptation {
       adamw_step(a, layer.gradients.a, layer.moments_a, adam, rate, layer.optimizer_steps, scale);
       adamw_step(bt, layer.gradients.bt, layer.moments_bt, adam, rate, layer.optimizer_steps, scale);
     });
-    for (A_linear* layer : layers_) layer->refresh(engine_.executor());
+    for (A_linear* layer : layers_) layer->refresh();
   }
 
   // Batches far from those that training draws.

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <any>
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -24,40 +25,64 @@
 
 namespace losa::inline v0 {
 
-/// Hidden states of every calibration sequence before some block.
+/// Hidden states of every calibration sequence, or of its beginning, before some block.
 class HiddenStates {
  public:
-  HiddenStates(std::size_t sequences, std::size_t context, std::size_t width)
-      : sequences_(sequences), context_(context), width_(width), values_(sequences * context * width) {}
+  /// `storage` holds sequences · context · width values; null = memory of its own.
+  HiddenStates(std::size_t sequences, std::size_t context, std::size_t width, std::shared_ptr<float[]> storage = {})
+      : sequences_(sequences), context_(context), width_(width), values_(std::move(storage)) {
+    if (!values_) values_ = std::make_shared<float[]>(sequences * context * width);
+  }
 
   std::size_t sequences() const noexcept { return sequences_; }
+  std::size_t context() const noexcept { return context_; }
   MatrixView<float> sequence(std::size_t i) noexcept {  // (context, width)
-    return {values_.data() + i * context_ * width_, context_, width_};
+    return {values_.get() + i * context_ * width_, context_, width_};
   }
   /// One row per sequence, all of its hidden states side by side: the features of RMI.
   MatrixView<const float> features() const noexcept {  // (sequences, context · width)
-    return {values_.data(), sequences_, context_ * width_};
+    return {values_.get(), sequences_, context_ * width_};
+  }
+  /// Calls f with a few whole sequences at a time, (sequences · context, width).
+  template <class F>
+  void for_each_batch(F&& f) {
+    const std::size_t each = std::max<std::size_t>(1, batch_tokens / std::max<std::size_t>(1, context_));
+    for (std::size_t i = 0; i < sequences_; i += each) {
+      const std::size_t rows = std::min(each, sequences_ - i) * context_;
+      f(MatrixView<float>(values_.get() + i * context_ * width_, rows, width_));
+    }
   }
 
  private:
+  // Enough that a dense product runs at full speed; activations of a block for as many tokens stay far below its
+  // weights.
+  static constexpr std::size_t batch_tokens = 1024;
+
   std::size_t sequences_;
   std::size_t context_;
   std::size_t width_;
-  std::vector<float> values_;  // (sequences, context, width)
+  std::shared_ptr<float[]> values_;  // (sequences, context, width)
 };
 
-/// The calibration set before block 0.
+/// The first `context` tokens of every calibration sequence before block 0.
 template <Engine E>
-HiddenStates embedded(E& engine) {
-  HiddenStates hidden(engine.sequences(), engine.context(), engine.width());
+HiddenStates embedded(E& engine, std::size_t context) {
+  std::shared_ptr<float[]> storage;
+  if constexpr (requires { engine.hidden_storage(context); })
+    storage = engine.hidden_storage(engine.sequences() * context * engine.width());
+  HiddenStates hidden(engine.sequences(), context, engine.width(), std::move(storage));
   for (std::size_t i = 0; i < hidden.sequences(); ++i) engine.embed(i, hidden.sequence(i));
   return hidden;
+}
+template <Engine E>
+HiddenStates embedded(E& engine) {
+  return embedded(engine, engine.context());
 }
 
 /// Takes every sequence through block b with the weights as adapted so far.
 template <Engine E>
 void run_block(E& engine, std::size_t b, HiddenStates& hidden) {
-  for (std::size_t i = 0; i < hidden.sequences(); ++i) engine.run_block(b, hidden.sequence(i), detail::IgnoreInput{});
+  hidden.for_each_batch([&](MatrixView<float> batch) { engine.run_block(b, batch, hidden.context()); });
 }
 
 /// What was seen of one input of a block. The norms are always kept, the rest as needed.
@@ -87,27 +112,31 @@ template <Engine E>
 std::vector<InputStatistics> input_statistics(E& engine, std::size_t b, HiddenStates& hidden,
                                               const StatisticsNeeds& needs) {
   std::vector<std::optional<InputStatistics>> seen(engine.inputs(b));
-  std::vector<float> scratch(engine.context() * engine.width());
-  MatrixView<float> copy(scratch.data(), engine.context(), engine.width());
-  for (std::size_t i = 0; i < hidden.sequences(); ++i) {
-    std::copy_n(hidden.sequence(i).data, scratch.size(), scratch.data());
-    engine.run_block(b, copy, [&](std::size_t input, MatrixView<const float> x) {
+  hidden.for_each_batch([&](MatrixView<const float> batch) {
+    engine.observe_block(b, batch, hidden.context(), [&](std::size_t input, MatrixView<const float> x) {
       if (!seen[input]) seen[input].emplace(x.cols, needs);
       seen[input]->norms.add(x);
       if (needs.moments) seen[input]->moments.add(x);
       if (needs.hessian) seen[input]->hessian.add(x, engine.executor());
     });
-  }
+  });
   std::vector<InputStatistics> all;
   for (auto& one : seen) all.push_back(one ? std::move(*one) : InputStatistics(0, {}));
   return all;
 }
 
-/// RMI between the representations of all blocks with the weights as adapted so far. `go_on(block)` is asked before
-/// each block; returns false as soon as it does.
+/// RMI from the Gram matrix of each block's features.
+inline RmiMatrix mutual_information(const std::vector<FeatureGram>& grams, bool debiased) {
+  std::vector<MatrixView<const double>> views;
+  for (const FeatureGram& gram : grams) views.push_back(gram.matrix());
+  return mutual_information(std::span<const MatrixView<const double>>(views), RmiOptions{.debiased = debiased});
+}
+
+/// RMI between the representations of all blocks with the weights as adapted so far, from the first `context` tokens of
+/// every sequence. `go_on(block)` is asked before each block; returns false as soon as it does.
 template <Engine E, class F>
-bool measure_rmi(E& engine, Features features, bool debiased, RmiMatrix& rmi, F&& go_on) {
-  HiddenStates hidden = embedded(engine);
+bool measure_rmi(E& engine, std::size_t context, Features features, bool debiased, RmiMatrix& rmi, F&& go_on) {
+  HiddenStates hidden = embedded(engine, context);
   std::vector<FeatureGram> grams(engine.blocks(), FeatureGram(hidden.sequences()));
   for (std::size_t b = 0; b < engine.blocks(); ++b) {
     if (!go_on(b)) return false;
@@ -115,9 +144,7 @@ bool measure_rmi(E& engine, Features features, bool debiased, RmiMatrix& rmi, F&
     run_block(engine, b, hidden);
     if (features == Features::block_outputs) grams[b].add(hidden.features(), engine.executor());
   }
-  std::vector<MatrixView<const double>> views;
-  for (const FeatureGram& gram : grams) views.push_back(gram.matrix());
-  rmi = mutual_information(views, {.debiased = debiased});
+  rmi = mutual_information(grams, debiased);
   return true;
 }
 

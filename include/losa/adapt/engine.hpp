@@ -2,8 +2,14 @@
 // What an engine must offer so that LoSA can adapt its model: blocks in order, the linear layers of each, running a
 // block on hidden states, and one forward-backward pass over a training batch. Everything else stays the engine's.
 //
-// Hidden states are (context, width) per calibration sequence. The engine owns the dense master weights; it multiplies
-// with AdaptedLinear::forward where pruned(), else with the dense weight itself.
+// Hidden states are (tokens, width): whole calibration sequences of `context` tokens, one below the other. `context` is
+// at most context(): what only a report needs is measured on the beginning of every sequence.
+// The engine owns the dense master weights; it multiplies with AdaptedLinear::forward and backward where pruned(), else
+// with the dense weight itself, and calls AdaptedLinear::backward_dense in the backward pass.
+//
+// A model larger than memory: an engine may have `hold(i)`, called before anything of block i's weights is looked at.
+// It may then keep the weights of the last block held, and park the others (AdaptedLinear::park). It may also have
+// `std::shared_ptr<float[]> hidden_storage(n)`, memory of its own for n hidden values, in a file for example.
 
 #include <concepts>
 #include <cstddef>
@@ -18,11 +24,17 @@ namespace detail {
 struct IgnoreInput {
   void operator()(std::size_t, MatrixView<const float>) const {}
 };
+
+/// Brings the weights of block i into memory, where the engine does not hold them all.
+template <class E>
+void hold(E& engine, std::size_t i) {
+  if constexpr (requires { engine.hold(i); }) engine.hold(i);
+}
 }  // namespace detail
 
 template <class E>
 concept Engine = requires(E& engine, std::size_t i, std::uint64_t step, MatrixView<float> hidden,
-                          detail::IgnoreInput observe) {
+                          MatrixView<const float> before, std::size_t context, detail::IgnoreInput observe) {
   typename E::Adapter;
   requires Adapter<typename E::Adapter>;
   { engine.blocks() } -> std::convertible_to<std::size_t>;
@@ -34,12 +46,14 @@ concept Engine = requires(E& engine, std::size_t i, std::uint64_t step, MatrixVi
   { engine.sequences() } -> std::convertible_to<std::size_t>;
   { engine.context() } -> std::convertible_to<std::size_t>;
   { engine.width() } -> std::convertible_to<std::size_t>;
-  /// Hidden states before block 0 of calibration sequence i.
+  /// Hidden states before block 0 of the first hidden.rows tokens of calibration sequence i.
   engine.embed(i, hidden);
-  /// Block i in place with the weights as adapted so far; observe(input, x) sees each input before it is multiplied.
-  engine.run_block(i, hidden, observe);
+  /// observe(input, x) sees each input of block i's layers, with the weights as adapted so far; no result is wanted.
+  engine.observe_block(i, before, context, observe);
+  /// Block i in place with the weights as adapted so far.
+  engine.run_block(i, hidden, context);
   /// Block i in place with the checkpoint's own weights.
-  engine.run_original_block(i, hidden);
+  engine.run_original_block(i, hidden, context);
   /// Batch number `step`, a pure function of the engine's seed: zeroes and fills `gradients` of every layer that has
   /// an adapter, and returns the mean loss per predicted token.
   { engine.train_step(step) } -> std::convertible_to<double>;

@@ -5,6 +5,8 @@
 //   y = x·(M⊙(W + σBA))ᵀ        x (tokens, in) → y (tokens, out)          LoSA, Eq. 1
 //
 // The master stays dense, so that a later mask may bring a pruned weight back; only packed values are multiplied.
+// An engine whose model is larger than memory parks the layers of all blocks but one: what is left of a parked layer
+// is its adapter, its optimiser state and what it says of itself.
 
 #include <algorithm>
 #include <cstddef>
@@ -42,36 +44,51 @@ class AdaptedLinear {
   std::size_t in() const noexcept { return weight.cols; }
 
   /// True once there is a mask; before that the engine multiplies with the dense `weight` itself.
-  bool pruned() const noexcept { return packed_.has_value(); }
+  bool pruned() const noexcept { return pruned_; }
+  /// True if the master differs from the checkpoint's weights.
+  bool rewritten() const noexcept { return rewritten_; }
+  /// Pruned weights. Known of a parked layer too, as are out, in, the adapter and its optimiser state; nothing else is.
+  std::size_t zeros() const noexcept { return zeros_; }
   const Mask& mask() const noexcept { return mask_; }
   const PackedMatrix<float>& packed() const { return *packed_; }
   bool has_adapter() const noexcept { return adapter_.has_value(); }
   A& adapter() { return *adapter_; }
   const A& adapter() const { return *adapter_; }
 
+  /// Rises with every change of master or mask.
+  std::uint64_t changes() const noexcept { return changes_; }
+
   /// Sets the mask and packs the master weights under it. Throws ShapeError if the shapes differ.
   void set_mask(Mask mask, ExecutorRef executor = {}) {
     detail::expect_shape("AdaptedLinear::set_mask", "weight", weight, mask.rows(), mask.cols());
-    packed_ = pack(weight, mask, executor);
-    mask_ = std::move(mask);
-    workspace_ = {};
-    rebase(executor);
+    ++changes_;
+    pruned_ = true;
+    zeros_ = mask.zeros();
+    repack(std::move(mask), executor);
   }
-  /// Back to dense: no mask, no packed copy. The adapter stays.
-  void clear_mask() {
+
+  /// Takes everything whose size is that of the weight out of memory, and returns the mask (empty if there is none).
+  /// The caller keeps it, and what `weight` viewed if it was rewritten.
+  Mask park() {
     packed_.reset();
-    mask_ = {};
     base_ = {};
     workspace_ = {};
+    weight.data = nullptr;
+    return std::exchange(mask_, Mask{});
+  }
+  /// Undoes park(): `values` (out, in) hold the master as it was, `mask` what park() returned.
+  void unpark(float* values, Mask mask, ExecutorRef executor = {}) {
+    weight.data = values;
+    if (pruned_) repack(std::move(mask), executor);
   }
   /// Gives the layer its adapter and fresh optimiser state. Throws ShapeError if it is not out × in.
-  void attach(A adapter, ExecutorRef executor = {}) {
+  void attach(A adapter) {
     if (adapter.in() != in() || adapter.out() != out())
       detail::raise<ShapeError>("AdaptedLinear::attach: adapter of ", name, " must be ", out(), " × ", in(), ", got ",
                                 adapter.out(), " × ", adapter.in());
     adapter_ = std::move(adapter);
     reset_optimizer();
-    if (pruned()) rebase(executor);
+    if (pruned()) rebase();
   }
   void reset_optimizer() {
     moments_a = {};
@@ -88,10 +105,8 @@ class AdaptedLinear {
     set_mask(std::move(mask_), executor);
   }
 
-  /// Brings the packed values up to date after the adapter's factors have changed.
-  void refresh(ExecutorRef executor = {}) {
-    if (has_adapter()) adapter_->refresh(*packed_, base_, executor);
-  }
+  /// To be called after the adapter's factors have changed: the next product brings the packed values up to date.
+  void refresh() noexcept { stale_ = has_adapter(); }
 
   /// The merged weights M⊙(W + σBA). Needs a mask.
   PackedMatrix<float> merged(ExecutorRef executor = {}) const {
@@ -102,23 +117,27 @@ class AdaptedLinear {
 
   /// y (tokens, out) = x (tokens, in) times the adapted weights. Needs a mask.
   void forward(MatrixView<const float> x, MatrixView<float> y, DropoutKey key = {}, ExecutorRef executor = {}) {
-    if (has_adapter()) {
-      adapter_->forward(*packed_, x, y, key, executor, workspace_);
-    } else {
-      spmm(*packed_, x, y, executor);
-    }
+    if (!has_adapter()) return spmm(*packed_, x, y, executor);
+    catch_up(executor);
+    adapter_->forward(*packed_, x, y, key, executor, workspace_);
   }
 
   /// Adds to `gradients`, writes grad_x (tokens, in); an empty grad_x is not computed. Needs a mask.
   void backward(MatrixView<const float> x, MatrixView<const float> grad_y, MatrixView<float> grad_x,
                 DropoutKey key = {}, ExecutorRef executor = {}) {
-    if (measure_ == Measure::output_squares) accumulate_squares(grad_y);
+    backward_dense(grad_y);
     if (measure_ == Measure::weight_gradient) sddmm(grad_y, x, *weight_gradient_, executor, {.accumulate = true});
     if (has_adapter()) {
+      catch_up(executor);
       adapter_->backward(*packed_, x, grad_y, gradients, grad_x, key, executor, workspace_);
     } else if (!grad_x.empty()) {
       spmm_transposed(*packed_, grad_y, grad_x, executor);
     }
+  }
+
+  /// To be called in the backward pass of a layer that is not pruned yet, which the engine multiplies itself.
+  void backward_dense(MatrixView<const float> grad_y) {
+    if (measure_ == Measure::output_squares) accumulate_squares(grad_y);
   }
 
   void zero_gradients() {
@@ -138,6 +157,7 @@ class AdaptedLinear {
 
   /// Adds `change` (out, in) to the master at the kept positions of `mask` where it is not zero.
   void absorb(MatrixView<const float> before, MatrixView<const float> after, const Mask& mask) {
+    ++changes_;
     for (std::size_t r = 0; r < out(); ++r)
       mask.for_each_kept(r, [&](std::size_t c) {
         if (before(r, c) == after(r, c)) return;
@@ -147,7 +167,7 @@ class AdaptedLinear {
   }
 
   /// What backward sums up beside its gradients, from here on: the squared output gradients per row
-  /// (Σ over tokens of (∂ℓ/∂y)²), or the gradient of the kept weights, (GᵀX)⊙M.
+  /// (Σ over tokens of (∂ℓ/∂y)²), or the gradient of the kept weights, (GᵀX)⊙M, which needs a mask.
   enum class Measure { nothing, output_squares, weight_gradient };
   void measure(Measure what) {
     measure_ = what;
@@ -167,7 +187,10 @@ class AdaptedLinear {
     visitor("adapted", adapted);
     visitor("optimizer_steps", optimizer_steps);
     visitor("mask", mask_);
+    pruned_ = mask_.size() != 0;
+    zeros_ = mask_.zeros();
     rewritten_ = rewritten != 0;
+    ++changes_;
     if (rewritten_) visitor("weight", weight);
     if (adapted != 0) {
       if (!has_adapter()) adapter_.emplace(out(), in(), LoraOptions{.rank = 0});
@@ -184,10 +207,19 @@ class AdaptedLinear {
   }
 
  private:
-  void rebase(ExecutorRef executor) {
+  void repack(Mask mask, ExecutorRef executor) {
+    packed_ = pack(weight, mask, executor);
+    mask_ = std::move(mask);
+    workspace_ = {};
+    rebase();
+  }
+  void catch_up(ExecutorRef executor) {
+    if (std::exchange(stale_, false)) adapter_->refresh(*packed_, base_, executor);
+  }
+  void rebase() {
     if (!has_adapter()) return;
     base_.assign(packed_->values().begin(), packed_->values().end());
-    refresh(executor);
+    refresh();
   }
   void accumulate_squares(MatrixView<const float> grad_y) {
     for (std::size_t t = 0; t < grad_y.rows; ++t)
@@ -203,7 +235,11 @@ class AdaptedLinear {
   Measure measure_ = Measure::nothing;
   std::vector<double> output_squares_;  // (out)
   std::optional<PackedMatrix<float>> weight_gradient_;
+  bool pruned_ = false;
+  bool stale_ = false;      // the packed values lag behind the adapter
   bool rewritten_ = false;  // the master differs from the checkpoint
+  std::size_t zeros_ = 0;
+  std::uint64_t changes_ = 0;
 };
 
 }  // namespace losa::inline v0

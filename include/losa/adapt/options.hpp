@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 
 #include <losa/adapter/lora_factors.hpp>
 #include <losa/core/pattern.hpp>
@@ -24,10 +25,20 @@ struct AdaptOptions {
   double clip = 1;                        // global norm of the gradients
   std::uint64_t sensitivity_batches = 8;  // for rules that need score curves
   bool report_rmi = false;  // measure RMI for the report even if the recipe does not ask for it (not with n_of_m)
+  std::size_t report_context = 0;   // what only the report needs is measured on as many tokens of every calibration
+                                    // sequence (0 = all): the blocks' errors, and RMI
   std::size_t tokens_per_step = 0;  // of a training batch, for progress only
 };
 
 /// Called where the state is complete; `due` at the end of a phase or before a stop, else after a training step.
 using Checkpoint = std::function<void(bool due)>;
+
+/// Where the result goes as it becomes final: `begin` once, with the zeros of every layer, then `block` for every block
+/// in order. When blocks are pruned once and not trained they are told of as they are pruned, so that a model larger
+/// than memory can be written while it is made. In `block` the engine holds the final weights of that block.
+struct Results {
+  std::function<void(std::span<const std::size_t> zeros)> begin;
+  std::function<void(std::size_t block)> block;
+};
 
 }  // namespace losa::inline v0

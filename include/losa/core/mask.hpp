@@ -50,6 +50,8 @@ class Mask {
   }
 
   std::span<const std::uint64_t> words() const noexcept { return words_; }
+  /// All rows' words, to be written whole; the same rule as for row_words.
+  std::span<std::uint64_t> words() noexcept { return words_; }
   std::span<const std::uint64_t> row_words(std::size_t r) const noexcept {
     assert(r < rows_);
     return {words_.data() + r * words_per_row_, words_per_row_};

@@ -51,20 +51,31 @@ struct SavedAdapter {
   std::optional<Mask> mask = {};  // (out, in)
 };
 
-/// Adds one layer's adapter and mask to a file being written; all that is viewed must outlive its commit().
-/// Throws ShapeError if factors and mask do not fit together.
-inline void add_adapter(SafetensorsWriter& writer, const AdapterView& adapter) {
+/// Declares one layer's tensors in a file being written, for put_adapter; of the mask only whether there is one is read
+/// (`masked`). Throws ShapeError if the factors do not fit together.
+inline void declare_adapter(SafetensorsWriter& writer, const AdapterView& adapter, bool masked) {
   const std::size_t rank = adapter.a.rows;
   const std::size_t out = adapter.bt.cols;
-  const std::string where = "add_adapter: " + adapter.name;
-  detail::expect_shape(where, "bt", adapter.bt, rank, out);
-  if (adapter.mask && (adapter.mask->rows() != out || adapter.mask->cols() != adapter.a.cols))
-    detail::raise<ShapeError>(where, ": mask must be ", out, " × ", adapter.a.cols, ", got ", adapter.mask->rows(),
-                              " × ", adapter.mask->cols());
+  detail::expect_shape("add_adapter: " + adapter.name, "bt", adapter.bt, rank, out);
   writer.metadata(adapter.name + ".scale", detail::text(adapter.scale));
   writer.metadata(adapter.name + ".rank", detail::text(rank));
-  writer.add(adapter.name + ".lora_A", adapter.a);
-  writer.add(adapter.name + ".lora_B", Dtype::f32, {out, rank}, [bt = adapter.bt](TensorSink& sink) {
+  writer.declare(adapter.name + ".lora_A", Dtype::f32, {rank, adapter.a.cols});
+  writer.declare(adapter.name + ".lora_B", Dtype::f32, {out, rank});
+  if (masked) writer.declare(adapter.name + ".mask", Dtype::u8, {out, detail::mask_row_bytes(adapter.a.cols)});
+}
+
+/// Calls put(tensor name, producer) for each tensor of a layer; a producer views what `adapter` does.
+/// Throws ShapeError if the mask does not fit the factors.
+template <class F>
+void for_each_adapter_tensor(const AdapterView& adapter, F&& put) {
+  const std::size_t out = adapter.bt.cols;
+  if (adapter.mask && (adapter.mask->rows() != out || adapter.mask->cols() != adapter.a.cols))
+    detail::raise<ShapeError>("add_adapter: ", adapter.name, ": mask must be ", out, " × ", adapter.a.cols, ", got ",
+                              adapter.mask->rows(), " × ", adapter.mask->cols());
+  put(adapter.name + ".lora_A", [a = adapter.a](TensorSink& sink) {
+    for (std::size_t k = 0; k < a.rows; ++k) sink.write(a.row(k));
+  });
+  put(adapter.name + ".lora_B", [bt = adapter.bt](TensorSink& sink) {
     std::vector<float> row(bt.rows);
     for (std::size_t o = 0; o < bt.cols; ++o) {
       for (std::size_t k = 0; k < bt.rows; ++k) row[k] = bt(k, o);
@@ -72,10 +83,23 @@ inline void add_adapter(SafetensorsWriter& writer, const AdapterView& adapter) {
     }
   });
   if (adapter.mask == nullptr) return;
-  const std::size_t row_bytes = detail::mask_row_bytes(adapter.mask->cols());
-  writer.add(adapter.name + ".mask", Dtype::u8, {out, row_bytes}, [mask = adapter.mask, row_bytes](TensorSink& sink) {
+  put(adapter.name + ".mask", [mask = adapter.mask](TensorSink& sink) {
+    const std::size_t row_bytes = detail::mask_row_bytes(mask->cols());
     for (std::size_t r = 0; r < mask->rows(); ++r) sink.write(std::as_bytes(mask->row_words(r)).first(row_bytes));
   });
+}
+
+/// Writes a declared layer now. Throws FileError, ShapeError.
+inline void put_adapter(SafetensorsWriter& writer, const AdapterView& adapter) {
+  for_each_adapter_tensor(adapter,
+                          [&](const std::string& name, auto producer) { writer.put(name, std::move(producer)); });
+}
+/// Adds one layer's adapter and mask to a file being written; all that is viewed must outlive its commit().
+/// Throws ShapeError if factors and mask do not fit together.
+inline void add_adapter(SafetensorsWriter& writer, const AdapterView& adapter) {
+  declare_adapter(writer, adapter, adapter.mask != nullptr);
+  for_each_adapter_tensor(adapter,
+                          [&](const std::string& name, auto producer) { writer.fill(name, std::move(producer)); });
 }
 
 /// Writes one file. Throws FileError, ShapeError.

@@ -114,6 +114,21 @@ class AtomicFile {
   }
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
+  /// Writes at an offset, which may lie behind all that was written so far; what is never written reads as zeros.
+  /// Throws FileError, also for a device or pipe.
+  void write_at(std::size_t offset, std::span<const std::byte> bytes) {
+    if (committed_) detail::raise<FileError>(path_, ": written after commit");
+    if (temporary_.empty()) fail("cannot write in any order", ESPIPE);
+    flush();
+    while (!bytes.empty()) {
+      const ::ssize_t written = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<::off_t>(offset));
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) fail("cannot write", errno);
+      bytes = bytes.subspan(static_cast<std::size_t>(written));
+      offset += static_cast<std::size_t>(written);
+    }
+  }
+
   /// Makes everything written so far the content of the file, on the disk. Throws FileError; then the target is what it
   /// was before, unless it is the last step, the flush of the directory, that failed. Nothing can be written
   /// afterwards.

@@ -179,23 +179,33 @@ PackedMatrix<T> read_compressed(const S& source, std::string_view weight, bool c
   return read_compressed<T>(find_compressed(source, weight), check_finite);
 }
 
-/// Adds `weight` ("X.weight") to a file being written, its values rounded to T. `packed` must outlive the writer's
-/// commit(). Throws RangeError unless the name ends in ".weight" and the matrix is not empty.
-template <Storage T, Storage S>
-void add_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<S>& packed) {
+/// Declares the tensors of `weight` ("X.weight", rows × cols with `kept` weights) in a file being written, for
+/// put_compressed. Throws RangeError unless the name ends in ".weight" and the matrix is not empty.
+inline void declare_compressed(SafetensorsWriter& writer, std::string_view weight, Dtype dtype, std::size_t rows,
+                               std::size_t cols, std::size_t kept) {
   const std::string prefix(detail::compressed_prefix(weight));
-  if (packed.size() == 0) detail::raise<RangeError>("add_compressed: ", detail::quote_name(weight), " is empty");
-  writer.add(prefix + ".shape", Dtype::i64, {2}, [&packed](TensorSink& sink) {
+  if (rows == 0 || cols == 0) detail::raise<RangeError>("add_compressed: ", detail::quote_name(weight), " is empty");
+  writer.declare(prefix + ".shape", Dtype::i64, {2});
+  writer.declare(prefix + ".row_offsets", Dtype::i64, {rows});
+  writer.declare(prefix + ".compressed", dtype, {kept});
+  writer.declare(prefix + ".bitmask", Dtype::u8, {rows, detail::mask_row_bytes(cols)});
+}
+
+/// Calls put(tensor name, producer) for each tensor of `weight`, its values rounded to T; a producer views `packed`.
+template <Storage T, Storage S, class F>
+void for_each_compressed(std::string_view weight, const PackedMatrix<S>& packed, F&& put) {
+  const std::string prefix(detail::compressed_prefix(weight));
+  put(prefix + ".shape", [&packed](TensorSink& sink) {
     const std::int64_t extents[] = {static_cast<std::int64_t>(packed.rows()), static_cast<std::int64_t>(packed.cols())};
     sink.write(std::span<const std::int64_t>(extents));
   });
-  writer.add(prefix + ".row_offsets", Dtype::i64, {packed.rows()}, [&packed](TensorSink& sink) {
+  put(prefix + ".row_offsets", [&packed](TensorSink& sink) {
     for (std::size_t r = 0; r < packed.rows(); ++r) {
       const auto offset = static_cast<std::int64_t>(packed.row_offset(r));
       sink.write(std::span<const std::int64_t>(&offset, 1));
     }
   });
-  writer.add(prefix + ".compressed", dtype_of<T>(), {packed.kept()}, [&packed](TensorSink& sink) {
+  put(prefix + ".compressed", [&packed](TensorSink& sink) {
     if constexpr (std::same_as<T, S>) {
       sink.write(packed.values());
     } else {
@@ -207,10 +217,26 @@ void add_compressed_as(SafetensorsWriter& writer, std::string_view weight, const
       }
     }
   });
-  const std::size_t row_bytes = detail::mask_row_bytes(packed.cols());
-  writer.add(prefix + ".bitmask", Dtype::u8, {packed.rows(), row_bytes}, [&packed, row_bytes](TensorSink& sink) {
+  put(prefix + ".bitmask", [&packed](TensorSink& sink) {
+    const std::size_t row_bytes = detail::mask_row_bytes(packed.cols());
     for (std::size_t r = 0; r < packed.rows(); ++r) sink.write(std::as_bytes(packed.row_words(r)).first(row_bytes));
   });
+}
+
+/// Writes a declared weight now, its values rounded to T, the declared type.
+template <Storage T, Storage S>
+void put_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<S>& packed) {
+  for_each_compressed<T>(weight, packed,
+                         [&](const std::string& name, auto producer) { writer.put(name, std::move(producer)); });
+}
+
+/// Adds `weight` ("X.weight") to a file being written, its values rounded to T. `packed` must outlive the writer's
+/// commit(). Throws as declare_compressed does.
+template <Storage T, Storage S>
+void add_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<S>& packed) {
+  declare_compressed(writer, weight, dtype_of<T>(), packed.rows(), packed.cols(), packed.kept());
+  for_each_compressed<T>(weight, packed,
+                         [&](const std::string& name, auto producer) { writer.fill(name, std::move(producer)); });
 }
 /// The same in the matrix's own type.
 template <Storage T>

@@ -15,6 +15,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <system_error>
@@ -54,6 +55,14 @@ class FileHandle {
 }  // namespace detail
 
 namespace io {
+
+/// Lets go of the memory behind bytes of a MappedFile; they are read from the file again when they are next touched.
+inline void release_pages(std::span<const std::byte> bytes) noexcept {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<std::uintptr_t>(bytes.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<std::uintptr_t>(bytes.data() + bytes.size()) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
 
 /// The bytes of a regular file, mapped read-only for the lifetime of the object. Movable; the bytes stay where they
 /// are.

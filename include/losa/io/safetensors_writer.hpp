@@ -8,6 +8,13 @@
 //   writer.add("norm.weight", losa::view(norm.data(), 1, width));
 //   for (const losa::io::Tensor& tensor : source.tensors()) writer.copy(tensor);       // byte for byte
 //   writer.commit();                                                                   // written aside, renamed
+//
+// Or, where tensors come into being one after the other and none is to wait in memory, all are declared first, and then
+// written in any order:
+//
+//   for (...) writer.declare(name, losa::io::Dtype::bf16, {out, in});
+//   for (...) writer.put(name, [&](losa::io::TensorSink& sink) { sink.write(values); });
+//   writer.commit();
 
 #include <algorithm>
 #include <cstddef>
@@ -15,6 +22,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -62,13 +70,15 @@ inline void append_entry(std::string& header, const HeaderEntry& entry, std::siz
   header += text("],\"data_offsets\":[", offset, ",", offset + entry.bytes, "]}");
   offset += entry.bytes;
 }
-/// Closes the header, pads it with spaces to a multiple of 8 bytes and writes it after its length.
-inline void write_header(io::AtomicFile& file, std::string header) {
+/// Closes the header, pads it with spaces to a multiple of 8 bytes and writes it after its length. Returns where the
+/// data begins.
+inline std::size_t write_header(io::AtomicFile& file, std::string header) {
   header += '}';
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = header.size();
   file.write(std::as_bytes(std::span(&length, 1)));
   file.write(header);
+  return sizeof length + header.size();
 }
 
 }  // namespace detail
@@ -78,15 +88,27 @@ namespace io {
 /// Takes the bytes of one tensor, in pieces.
 class TensorSink {
  public:
-  TensorSink(AtomicFile& file, std::string_view name, std::size_t size) : file_(file), name_(name), left_(size) {}
+  /// At the end of the file, or at `offset`.
+  TensorSink(AtomicFile& file, std::string_view name, std::size_t size, std::optional<std::size_t> offset = {})
+      : file_(file), name_(name), left_(size), offset_(offset) {
+    if (offset_) buffer_.reserve(std::min(size, buffer_limit));
+  }
 
   /// Throws FileError if more comes than the tensor holds, or if the file cannot be written.
   void write(std::span<const std::byte> bytes) {
     if (bytes.size() > left_)
       detail::raise<FileError>(file_.path(), ": tensor ", detail::quote_name(name_), ": got ", bytes.size() - left_,
                                " bytes more than it holds");
-    file_.write(bytes);
     left_ -= bytes.size();
+    if (!offset_) return file_.write(bytes);
+    if (buffer_.size() + bytes.size() > buffer_limit) flush();
+    if (bytes.size() < buffer_limit) {
+      buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+    } else {
+      file_.write_at(*offset_, bytes);
+      *offset_ += bytes.size();
+    }
+    if (left_ == 0) flush();
   }
   template <class T>
   void write(std::span<const T> values) {
@@ -96,9 +118,19 @@ class TensorSink {
   std::size_t left() const noexcept { return left_; }
 
  private:
+  static constexpr std::size_t buffer_limit = std::size_t{1} << 18;  // rows of a few KiB come one by one
+
+  void flush() {
+    file_.write_at(*offset_, buffer_);
+    *offset_ += buffer_.size();
+    buffer_.clear();
+  }
+
   AtomicFile& file_;
   std::string_view name_;
   std::size_t left_;
+  std::optional<std::size_t> offset_;
+  std::vector<std::byte> buffer_;
 };
 
 class SafetensorsWriter {
@@ -157,21 +189,34 @@ class SafetensorsWriter {
             [bytes = tensor.bytes](TensorSink& sink) { sink.write(bytes); }});
   }
 
+  /// A tensor that is filled or put later. Throws as add does.
+  void declare(std::string name, Dtype dtype, std::vector<std::size_t> shape) {
+    add(std::move(name), dtype, std::move(shape), {});
+  }
+  /// The bytes of a declared tensor come from `produce` during commit(). Throws FileError for a name that was not
+  /// declared or has its bytes already.
+  void fill(std::string_view name, Producer produce) { declared(name).produce = std::move(produce); }
+  /// Writes a declared tensor now; nothing can be added or declared from then on. Throws as fill does, and FileError if
+  /// `produce` writes too little or too much, and if the target is a device or pipe.
+  void put(std::string_view name, const Producer& produce) {
+    Entry& entry = declared(name);
+    entry.put = true;
+    place();
+    const auto placed = std::ranges::find(entries_, name, &Entry::name);
+    write(*placed, produce, placed->offset);
+  }
+
   /// Writes header and data and makes the file appear. Throws FileError if a producer wrote too little or too much, or
   /// the file cannot be written; then the target stays what it was.
   void commit() {
-    std::stable_sort(entries_.begin(), entries_.end(),
-                     [](const Entry& a, const Entry& b) { return a.alignment > b.alignment; });
-    std::string header = detail::header_start(metadata_, file_.path());
-    std::size_t offset = 0;
-    for (const Entry& entry : entries_) detail::append_entry(header, entry, offset, file_.path());
-    detail::write_header(file_, std::move(header));
-    for (const Entry& entry : entries_) {
-      TensorSink sink(file_, entry.name, entry.bytes);
-      entry.produce(sink);
-      if (sink.left() != 0)
-        detail::raise<FileError>(file_.path(), ": tensor ", detail::quote_name(entry.name), ": got ", sink.left(),
-                                 " bytes too few");
+    const bool in_order = !placed_;
+    place();
+    for (Entry& entry : entries_) {
+      if (entry.put) continue;
+      if (!entry.produce)
+        detail::raise<FileError>(file_.path(), ": tensor ", detail::quote_name(entry.name),
+                                 ": declared, never written");
+      write(entry, entry.produce, in_order ? std::optional<std::size_t>() : entry.offset);
     }
     file_.commit();
   }
@@ -179,18 +224,53 @@ class SafetensorsWriter {
  private:
   struct Entry : detail::HeaderEntry {
     Producer produce;
+    std::size_t offset = 0;  // in the file
+    bool put = false;
   };
 
   void insert(Entry entry) {
+    if (placed_)
+      detail::raise<FileError>(file_.path(), ": tensor ", detail::quote_name(entry.name), ": added too late");
     if (entry.name == "__metadata__" || !names_.insert(entry.name).second)
       detail::raise<FileError>(file_.path(), ": tensor ", detail::quote_name(entry.name),
                                entry.name == "__metadata__" ? ": the name is reserved" : ": added twice");
     entries_.push_back(std::move(entry));
   }
+  Entry& declared(std::string_view name) {
+    const auto found = std::ranges::find(entries_, name, &Entry::name);
+    if (found == entries_.end() || found->produce || found->put)
+      detail::raise<FileError>(file_.path(), ": tensor ", detail::quote_name(name),
+                               found == entries_.end() ? ": was not declared" : ": written twice");
+    return *found;
+  }
+  /// Writes the header; every tensor's place is fixed from then on.
+  void place() {
+    if (placed_) return;
+    placed_ = true;
+    std::stable_sort(entries_.begin(), entries_.end(),
+                     [](const Entry& a, const Entry& b) { return a.alignment > b.alignment; });
+    std::string header = detail::header_start(metadata_, file_.path());
+    std::size_t offset = 0;
+    for (Entry& entry : entries_) {
+      entry.offset = offset;
+      detail::append_entry(header, entry, offset, file_.path());
+    }
+    const std::size_t start = detail::write_header(file_, std::move(header));
+    for (Entry& entry : entries_) entry.offset += start;
+  }
+  void write(const Entry& entry, const Producer& produce, std::optional<std::size_t> offset) {
+    TensorSink sink(file_, entry.name, entry.bytes, offset);
+    produce(sink);
+    if (sink.left() != 0)
+      detail::raise<FileError>(file_.path(), ": tensor ", detail::quote_name(entry.name), ": got ", sink.left(),
+                               " bytes too few");
+  }
+
   AtomicFile file_;
   std::map<std::string, std::string> metadata_{{"format", "pt"}};
   std::vector<Entry> entries_;
   std::unordered_set<std::string> names_;
+  bool placed_ = false;
 };
 
 }  // namespace io
