@@ -9,8 +9,12 @@
 #include <losa/io/compressed_config.hpp>
 #include <nlohmann/json.hpp>
 
+#include "json_text.hpp"
+
 namespace llama {
 
+using detail::quoted_word;
+using detail::shown;
 using losa::detail::raise;
 using losa::detail::text;
 using Json = nlohmann::json;
@@ -54,19 +58,6 @@ class Reader {
   const Json* find(const char* name) const {
     const auto at = object_.find(name);
     return at == object_.end() || at->is_null() ? nullptr : &*at;
-  }
-
-  // A word from a file, fit for one line of an error: printable, short, quoted.
-  static std::string quoted(std::string_view word) {
-    std::string out = "\"";
-    for (char c : word.substr(0, 60)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
-    return out + (word.size() > 60 ? "…\"" : "\"");
-  }
-  static std::string shown(const Json& j) {
-    if (j.is_string()) return quoted(j.get_ref<const std::string&>());
-    if (j.is_boolean()) return j.get<bool>() ? "true" : "false";
-    if (j.is_number()) return j.dump();
-    return j.is_object() ? "an object" : j.is_array() ? "an array" : "null";
   }
 
   [[noreturn]] void wrong_type(const char* name, std::string_view expected, const Json& got) const {
@@ -166,7 +157,7 @@ void check_architecture(const Reader& r) {
     if (!list->is_array() || list->size() != 1 || !list->front().is_string())
       r.wrong_type("architectures", "a list of one name", *list);
     if (list->front() != "LlamaForCausalLM")
-      raise<losa::UnsupportedError>(r.where(), ": architecture ", Reader::shown(list->front()),
+      raise<losa::UnsupportedError>(r.where(), ": architecture ", shown(list->front()),
                                     " is not supported; supported: LlamaForCausalLM");
   }
   if (r.word("model_type", {"llama"}).empty() && list == nullptr)
@@ -210,7 +201,7 @@ void read_rope(const Reader& r, Config& config) {
     const std::string where = text(r.where(), ": ", field);
     for (const auto& [name, value] : j->items())
       if (value.is_object())
-        raise<losa::UnsupportedError>(where, ": parameters for each kind of layer (", Reader::quoted(name),
+        raise<losa::UnsupportedError>(where, ": parameters for each kind of layer (", quoted_word(name),
                                       ") are not supported");
     const Reader inner(*j, where);
     inner.must_be_one("partial_rotary_factor");

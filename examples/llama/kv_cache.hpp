@@ -27,6 +27,8 @@ class KvCache {
   /// Tokens seen.
   std::size_t size() const noexcept { return size_; }
   void clear() noexcept { size_ = 0; }
+  /// Forgets all but the first `tokens` (at most size()).
+  void rewind(std::size_t tokens) noexcept { size_ = tokens; }
   /// Called by the model once every block has appended.
   void advance(std::size_t tokens) noexcept { size_ += tokens; }
   std::size_t bytes() const noexcept { return keys_.size() * 2 * (keys_.empty() ? 0 : keys_[0].bytes()); }

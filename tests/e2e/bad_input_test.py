@@ -350,7 +350,20 @@ class Arguments(BadInputCase):
                           ["bench", "--model", self.model, "--layer", "4x4"],
                           ["generate", "--model", self.model],
                           ["generate", "--model", self.model, "--prompt", "x", "--prompt-tokens", self.train],
+                          ["generate", "--model", self.model, "--prompt", "x", "--prompt-ids", "1"],
+                          ["generate", "--model", self.model, "--prompt-ids", ""],
+                          ["generate", "--model", self.model, "--prompt-ids", "1,"],
+                          ["generate", "--model", self.model, "--prompt-ids", ",1"],
+                          ["generate", "--model", self.model, "--prompt-ids", "1, 2"],
+                          ["generate", "--model", self.model, "--prompt-ids", "-1"],
+                          ["generate", "--model", self.model, "--prompt-ids", "1.5"],
+                          ["generate", "--model", self.model, "--prompt-ids", "99999999999"],
                           ["generate", "--model", self.model, "--prompt", "x", "--tokens", "-1"],
+                          ["eval", "--model", self.model, "--choices", self.train, "--tokens", self.train],
+                          ["eval", "--model", self.model, "--choices", self.train, "--logits", self.out],
+                          ["eval", "--model", self.model, "--choices", self.train, "--context", "8"],
+                          ["eval", "--model", self.model, "--choices", self.train, "--sequences", "all"],
+                          ["eval", "--model", self.model, "--choices", self.train, "--token-bits", "8"],
                           ["generate", "--model", self.model, "--prompt", "x", "--top-k", "-1"],
                           ["bench", "--model", self.model, "--prefill", "-1"],
                           ["eval", "--model", self.model, "--tokens", self.train, "--context", "-1"],
@@ -395,6 +408,31 @@ class Arguments(BadInputCase):
         large.write_bytes(np.full(2000, 2**32 - 1, "<u4").tobytes())
         self.refuse_adapt(1, self.model, "--sparsity", "0.5", "--token-bits", "32", train=large, says="vocabulary")
 
+    def test_questions(self):
+        path = self.tmp / "questions.jsonl"
+        good = {"context": [1, 2], "choices": [[3], "ab"], "answer": 1}
+        ask = ["eval", "--model", self.model, "--choices", path]
+        for field, values in {"context": (None, 7, {}, [], "", [256], [-1], [1.5], ["a"], [1] * 64),
+                              "choices": (None, "ab", [], [[1]], [[1], []], [[1], 2], [[1], [256]], [[1], [None]]),
+                              "answer": (None, 2, -1, 1.0, "1", [1], True)}.items():
+            for value in values:
+                with self.subTest(field=field, value=value):
+                    path.write_text(json.dumps(good) + "\n\n" + json.dumps(good | {field: value}))
+                    done = self.refuse(1, *ask, says=field)
+                    self.assertIn(f"{path}:3: ", done.stderr)
+        for line in (b"{", b"[]", b"7", b"x", b"\xff", b'{"context": [1]} {}', b"[" * 100000, b'{"answer": 1, "answer": 1}'):
+            with self.subTest(line=line[:20]):
+                path.write_bytes(json.dumps(good).encode() + b"\n" + line)
+                self.refuse(1, *ask, says=f"{path}:2: ")
+        path.write_text("\n\n")
+        self.refuse(1, *ask, says="no questions")
+        path.write_text(json.dumps(good))
+        self.succeed(*ask)
+        model = self.write("wide", config=small_config(vocab_size=300))
+        self.refuse(1, "eval", "--model", model, "--choices", path, says="choices[1] is text")
+        for path in (self.tmp / "missing", self.tmp):
+            self.refuse(1, "eval", "--model", self.model, "--choices", path, says=str(path))
+
     def test_tokens_outside_a_vocabulary_of_200(self):
         model = self.write("small", config=small_config(vocab_size=200))
         self.refuse_adapt(1, model, "--sparsity", "0.5", says="vocabulary of 200")
@@ -403,6 +441,7 @@ class Arguments(BadInputCase):
         ids = self.tmp / "ids"
         ids.write_bytes(np.array([1, 2, 200], np.uint8).tobytes())
         self.refuse(1, "generate", "--model", model, "--prompt-tokens", ids, "--tokens", "3", says="vocabulary of 200")
+        self.refuse(1, "generate", "--model", model, "--prompt-ids", "1,2,200", says="token 2 is 200, outside")
         fine = support.write_tokens(self.tmp / "fine", vocabulary=200)
         self.succeed(*self.adapt(model, "--sparsity", "0.5", train=fine))
 

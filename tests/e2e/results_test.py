@@ -294,5 +294,57 @@ class IndependentForward(ResultCase):
                 self.assertLess(np.abs(torch_llama.logits(out, ids) - ours).max(), 1e-4)
 
 
+class Choices(ResultCase):
+    """`eval --choices` against the logits of every question's whole sequences."""
+
+    def questions(self):
+        text = (TINY / "test.txt").read_bytes()
+        random = np.random.default_rng(4)
+        for number in range(8):
+            at = 1000 + 777 * number
+            context, right = text[at : at + 20], text[at + 20 : at + 20 + 2 * number + 1]
+            choices = [right] + [text[(p := random.integers(len(text) - 40)) : p + random.integers(1, 16)] for _ in "ab"]
+            answer = number % 3
+            choices[0], choices[answer] = choices[answer], choices[0]
+            yield context, choices, answer
+
+    def test_accuracy(self):
+        path, sequence = self.tmp / "questions.jsonl", self.tmp / "sequence"
+        lines, right, right_norm = [], 0, 0
+        for context, choices, answer in self.questions():
+            as_text = all(part.isascii() for part in (context, *choices)) and answer == 0
+            form = (lambda part: part.decode()) if as_text else list
+            lines.append({"context": form(context), "choices": [form(c) for c in choices], "answer": answer, "id": "x"})
+            scores = []
+            for choice in choices:
+                ids = np.frombuffer(context + choice, np.uint8)
+                sequence.write_bytes(ids.tobytes())
+                self.evaluate(TINY, "--logits", self.tmp / "logits", tokens=sequence, context=len(ids), sequences=1)
+                logits = np.fromfile(self.tmp / "logits", "<f4").reshape(len(ids), 256).astype(np.float64)
+                steps = range(len(context) - 1, len(ids) - 1)
+                scores.append(-sum(numpy_llama.mean_nll(logits[t : t + 2], ids[t : t + 2]) for t in steps))
+            right += int(np.argmax(scores)) == answer
+            right_norm += int(np.argmax([s / len(c) for s, c in zip(scores, choices)])) == answer
+        self.assertTrue(any(isinstance(line["context"], str) for line in lines))
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        for threads in (1, 2):
+            told = json.loads(self.succeed("eval", "--model", TINY, "--choices", path, "--json", "-", "--threads",
+                                           threads).stdout)
+            self.assertEqual(told, {"accuracy": right / 8, "accuracy_norm": right_norm / 8, "questions": 8})
+        self.assertGreater(right, 4, "the embedded model knows its language")
+        self.assertIn("questions 8", self.succeed("eval", "--model", TINY, "--choices", path).stdout)
+
+    def test_prompt_of_ids(self):
+        usual = ["generate", "--model", TINY, "--tokens", "12", "--json", "-"]
+        told = [json.loads(self.succeed(*usual, *prompt).stdout) for prompt in (["--prompt", "My d"],
+                                                                               ["--prompt-ids", "77,121,32,100"])]
+        for one in told:
+            del one["seconds"]
+        self.assertEqual(told[0], told[1])
+        self.assertEqual(told[0]["prompt_ids"], list(b"My d"))
+        self.assertEqual(bytes(told[0]["ids"]).decode(), told[0]["text"])
+        self.assertEqual(len(told[0]["ids"]), 12)
+
+
 if __name__ == "__main__":
     support.main()

@@ -1,8 +1,9 @@
-// losa-llama eval: perplexity of a model on a token file.
+// losa-llama eval: perplexity of a model on a token file, or its accuracy on multiple-choice questions.
 
 #include <cstdio>
 #include <losa/io/atomic_file.hpp>
 
+#include "../choices.hpp"
 #include "../evaluate.hpp"
 #include "../model.hpp"
 #include "../tokens.hpp"
@@ -14,7 +15,7 @@ namespace {
 
 struct EvalArguments {
   Common common;
-  std::string model, tokens, logits;
+  std::string model, tokens, choices, logits;
   std::string sequences = "32";
   std::string weights = "auto";
   std::size_t token_bits = 0;
@@ -45,7 +46,26 @@ void write_logits(const std::string& path, const llama::Model& model, std::span<
   file.commit();
 }
 
-void run_eval(const EvalArguments& a) {
+void run_choices(const EvalArguments& a) {
+  losa::ThreadPool pool(a.common.threads);
+  const std::vector<llama::Question> questions = llama::read_questions(a.choices, llama::read_config(a.model));
+  const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
+  ProgressBar bar;
+  const llama::Answers result = llama::answer(model, questions, [&](const losa::ProgressEvent& event) {
+    bar.show(event);
+    return !interrupted();
+  });
+  bar.finish();
+  if (interrupted()) losa::detail::raise<losa::Error>("stopped");
+  write_json(a.common,
+             {{"accuracy", result.accuracy}, {"accuracy_norm", result.accuracy_norm}, {"questions", result.questions}});
+  char text[128];
+  std::snprintf(text, sizeof text, "accuracy %.4f   per token %.4f   questions %zu", result.accuracy,
+                result.accuracy_norm, result.questions);
+  say(a.common, text);
+}
+
+void run_perplexity(const EvalArguments& a) {
   const std::size_t sequences = sequence_count(a.sequences);
   losa::ThreadPool pool(a.common.threads);
   const llama::Config config = llama::read_config(a.model);
@@ -71,24 +91,44 @@ void run_eval(const EvalArguments& a) {
   say(a.common, text);
 }
 
+void run_eval(const EvalArguments& a) {
+  if (a.tokens.empty() == a.choices.empty()) usage_error("give either --tokens or --choices");
+  if (a.choices.empty())
+    run_perplexity(a);
+  else
+    run_choices(a);
+}
+
 }  // namespace
 
 void add_eval(CLI::App& app) {
   auto a = std::make_shared<EvalArguments>();
-  CLI::App* sub = app.add_subcommand("eval", "Perplexity of a model on a token file");
+  CLI::App* sub = app.add_subcommand("eval", "Perplexity of a model on a token file, or accuracy on questions");
   sub->footer(
       "Perplexity is exp of the mean negative log likelihood over the context − 1 predicted tokens of consecutive,\n"
       "non-overlapping sequences from the first token on.\n"
-      "Example:\n"
-      "  losa-llama eval --model tiny-70 --tokens examples/data/tiny/test.txt --context 256 --sequences all");
+      "Accuracy is the share of the questions where the right choice is the likeliest after the context: by the sum "
+      "of\n"
+      "log p over its tokens (accuracy), or by their mean (accuracy_norm). A line of the file of questions is\n"
+      "  {\"context\": [464, 7850], \"choices\": [[318], [373, 523]], \"answer\": 0}\n"
+      "with token ids or, for byte-level models, strings.\n"
+      "Examples:\n"
+      "  losa-llama eval --model tiny-70 --tokens examples/data/tiny/test.txt --context 256 --sequences all\n"
+      "  losa-llama eval --model smollm2-70 --choices arc.jsonl");
   sub->add_option("--model", a->model, "Hugging Face directory: dense, merged or compressed")->required();
-  sub->add_option("--tokens", a->tokens, "token file (raw text for a byte-level model)")->required();
-  sub->add_option("--context", a->context, "tokens per sequence")->check(whole_number())->capture_default_str();
-  sub->add_option("--sequences", a->sequences, "how many sequences, or all")->capture_default_str();
-  sub->add_option("--logits", a->logits,
-                  "write the logits of the first sequence to this file: context × vocabulary little-endian f32");
+  CLI::Option* tokens = sub->add_option("--tokens", a->tokens, "token file (raw text for a byte-level model)");
+  CLI::Option* choices = sub->add_option("--choices", a->choices, "multiple-choice questions (JSON Lines) instead");
+  CLI::Option* context =
+      sub->add_option("--context", a->context, "tokens per sequence")->check(whole_number())->capture_default_str();
+  CLI::Option* sequences =
+      sub->add_option("--sequences", a->sequences, "how many sequences, or all")->capture_default_str();
+  CLI::Option* logits =
+      sub->add_option("--logits", a->logits,
+                      "write the logits of the first sequence to this file: context × vocabulary little-endian f32");
   add_weights(*sub, a->weights);
   add_token_bits(*sub, a->token_bits);
+  for (CLI::Option* other : {tokens, context, sequences, logits, sub->get_option("--token-bits")})
+    choices->excludes(other);
   add_common(*sub, a->common);
   sub->callback([a] {
     catch_interrupts();

@@ -1,5 +1,6 @@
 // losa-llama generate: text from a model.
 
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
@@ -14,7 +15,7 @@ namespace {
 
 struct GenerateArguments {
   Common common;
-  std::string model, prompt, prompt_tokens;
+  std::string model, prompt, prompt_ids, prompt_tokens;
   std::string weights = "auto";
   std::size_t token_bits = 0;
   std::size_t tokens = 100;
@@ -22,8 +23,26 @@ struct GenerateArguments {
   std::size_t top_k = 0;
 };
 
+/// Token ids with commas between them.
+std::vector<llama::Token> parse_ids(std::string_view text, std::size_t vocabulary) {
+  std::vector<llama::Token> ids;
+  for (const char *at = text.data(), *end = at + text.size();; ++at) {
+    llama::Token id = 0;
+    const auto [next, error] = std::from_chars(at, end, id);
+    if (error != std::errc() || (next != end && *next != ','))
+      usage_error("--prompt-ids: expected token ids with commas between them, such as 12,7,301; got ", text);
+    if (id >= vocabulary)
+      losa::detail::raise<losa::RangeError>("--prompt-ids: token ", ids.size(), " is ", id,
+                                            ", outside the vocabulary of ", vocabulary);
+    ids.push_back(id);
+    if (next == end) return ids;
+    at = next;
+  }
+}
+
 void run_generate(const GenerateArguments& a) {
-  if (a.prompt.empty() == a.prompt_tokens.empty()) usage_error("give either --prompt or --prompt-tokens");
+  if (a.prompt.empty() + a.prompt_ids.empty() + a.prompt_tokens.empty() != 2)
+    usage_error("give one of --prompt, --prompt-ids and --prompt-tokens");
   if (!(a.temperature >= 0)) usage_error("--temperature must be at least 0, got ", a.temperature);
   losa::ThreadPool pool(a.common.threads);
   const llama::Config config = llama::read_config(a.model);
@@ -31,10 +50,12 @@ void run_generate(const GenerateArguments& a) {
   std::vector<llama::Token> prompt;
   if (!a.prompt_tokens.empty()) {
     prompt = llama::read_tokens(a.prompt_tokens, config.vocabulary, a.token_bits);
+  } else if (!a.prompt_ids.empty()) {
+    prompt = parse_ids(a.prompt_ids, config.vocabulary);
   } else {
     if (!bytes)
       usage_error("--prompt takes text for byte-level models only; this one has ", config.vocabulary,
-                  " tokens: give --prompt-tokens FILE");
+                  " tokens: give --prompt-ids or --prompt-tokens");
     for (char c : a.prompt) prompt.push_back(static_cast<unsigned char>(c));
   }
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
@@ -63,7 +84,7 @@ void run_generate(const GenerateArguments& a) {
   begin();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (echo) say(a.common, "");
-  nlohmann::ordered_json json{{"prompt_tokens", prompt}, {"tokens", out}, {"seconds", seconds}};
+  nlohmann::ordered_json json{{"prompt_ids", prompt}, {"ids", out}, {"seconds", seconds}};
   if (bytes) {
     std::string text;
     for (llama::Token token : out) text.push_back(static_cast<char>(token));
@@ -80,10 +101,12 @@ void add_generate(CLI::App& app) {
   auto a = std::make_shared<GenerateArguments>();
   CLI::App* sub = app.add_subcommand("generate", "Text from a model, greedy or drawn at a temperature");
   sub->footer(
-      "Example:\n"
-      "  losa-llama generate --model tiny-70 --prompt 'She had been ' --tokens 200 --temperature 0.7 --seed 1");
+      "Examples:\n"
+      "  losa-llama generate --model tiny-70 --prompt 'She had been ' --tokens 200 --temperature 0.7 --seed 1\n"
+      "  losa-llama generate --model smollm2-70 --prompt-ids 504,2365 --tokens 40 --json -");
   sub->add_option("--model", a->model, "Hugging Face directory: dense, merged or compressed")->required();
   sub->add_option("--prompt", a->prompt, "text to continue (byte-level models)");
+  sub->add_option("--prompt-ids", a->prompt_ids, "token ids to continue: 504,2365");
   sub->add_option("--prompt-tokens", a->prompt_tokens, "token file to continue");
   sub->add_option("--tokens", a->tokens, "tokens to generate")->check(whole_number())->capture_default_str();
   sub->add_option("--temperature", a->temperature, "0 is greedy")->capture_default_str();
