@@ -17,7 +17,7 @@ namespace losa::inline v0::detail {
 inline constexpr std::size_t strip_width = 24;
 inline constexpr std::size_t tile_size = strip_width * strip_width;
 /// Depth that `multiply` adds up before it goes to C: that much of two strips and the tile fit a first-level cache of
-/// 32 KiB (AVX2, depth 192: 38 GFlop/s of 48; without chunks 30).
+/// 32 KiB (AVX2, depth 192: 37 GFlop/s of 47; without chunks 30).
 inline constexpr std::size_t chunk_depth = 64;
 
 struct StripKernels {
