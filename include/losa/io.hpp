@@ -10,7 +10,7 @@
 #include <losa/io/mapped_file.hpp>
 #include <losa/io/safetensors_file.hpp>
 #include <losa/io/safetensors_writer.hpp>
-#include <losa/io/sharded_checkpoint.hpp>
 #include <losa/io/scratch_file.hpp>
+#include <losa/io/sharded_checkpoint.hpp>
 #include <losa/io/state_file.hpp>
 #include <losa/io/tensor.hpp>
