@@ -263,6 +263,9 @@ class AdaptEngine {
     if (training_.size() < options_.context)
       raise<losa::RangeError>("training needs at least one window of ", options_.context, " tokens, got ",
                               training_.size());
+    if (options_.calibration_sequences > calibration_.size())
+      raise<losa::RangeError>("calibration sequences must be at most the ", calibration_.size(), " tokens, got ",
+                              options_.calibration_sequences);
     spread_window(calibration_, sequences(), sequences() - 1, context());  // the last one fits: all do
     for (const auto* tokens : {&calibration_, &training_})
       for (std::size_t t = 0; t < tokens->size(); ++t)
