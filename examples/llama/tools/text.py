@@ -15,7 +15,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 
 def load_tokenizer(path):
@@ -44,26 +43,19 @@ def generate(tool, model, tokenizer, prompt, *options):
     ids = encode(tokenizer, prompt)
     if not ids:
         sys.exit("text: the prompt is empty")
-    with tempfile.TemporaryDirectory(prefix="losa-text-") as scratch:
-        file = pathlib.Path(scratch) / "prompt"
-        file.write_bytes(token_bytes(ids, 32))
-        command = [str(tool), "generate", "--model", str(model), "--prompt-tokens", str(file), "--token-bits", "32",
-                   *map(str, options), "--json", "-"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    command = [str(tool), "generate", "--model", str(model), "--prompt-ids", ",".join(map(str, ids)),
+               *map(str, options), "--json", "-"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         sys.exit(done.returncode)  # losa-llama has said why
-    return decode(tokenizer, json.loads(done.stdout)["tokens"])
-
-
-def token_bytes(ids, bits):
-    return array.array({8: "B", 16: "H", 32: "I"}[bits], ids).tobytes()
+    return decode(tokenizer, json.loads(done.stdout)["ids"])
 
 
 def write_tokens(path, ids, vocabulary):
     """A token file as losa-llama reads it, written aside and renamed."""
     bits = 8 if vocabulary <= 1 << 8 else 16 if vocabulary <= 1 << 16 else 32
     aside = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    aside.write_bytes(token_bytes(ids, bits))
+    aside.write_bytes(array.array({8: "B", 16: "H", 32: "I"}[bits], ids).tobytes())
     aside.rename(path)
 
 
@@ -80,7 +72,7 @@ def main():
     for name, what in (("generate", "continues a prompt"), ("encode", "text to ids"), ("decode", "ids to text")):
         q = sub.add_parser(name, help=what)
         q.add_argument("--model", type=pathlib.Path, required=True, help="model directory")
-        q.add_argument("--tokenizer", type=pathlib.Path, help="tokenizer.json, or a directory with one (default: MODEL)")
+        q.add_argument("--tokenizer", type=pathlib.Path, help="tokenizer.json or its directory (default: MODEL)")
         if name == "generate":
             q.add_argument("--tool", default="losa-llama", help="the losa-llama program")
             q.add_argument("--prompt", required=True)
