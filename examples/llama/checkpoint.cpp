@@ -75,6 +75,13 @@ void Checkpoint::check_shapes() const {
   expect(files_.at("model.embed_tokens.weight"), {config_.vocabulary, config_.hidden});
   expect(files_.at("model.norm.weight"), {config_.hidden});
   if (!config_.tied) expect(files_.at("lm_head.weight"), {config_.vocabulary, config_.hidden});
+  if (const Tensor* head = files_.find("lm_head.weight"); config_.tied && head != nullptr) {  // some files hold a copy
+    const Tensor& embedding = files_.at("model.embed_tokens.weight");
+    if (head->shape != embedding.shape || head->dtype != embedding.dtype ||
+        !std::ranges::equal(head->bytes, embedding.bytes))
+      raise<losa::FileError>(*head->file, ": tensor \"lm_head.weight\" is not the embedding, which config.json's ",
+                             "tie_word_embeddings says");
+  }
   for (std::size_t b = 0; b < config_.blocks; ++b) {
     for (const char* norm : {"input_layernorm.weight", "post_attention_layernorm.weight"})
       expect(files_.at(block_tensor(b, norm)), {config_.hidden});

@@ -2,11 +2,10 @@
 
 #include <cmath>
 #include <cstdint>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <losa/core/error.hpp>
 #include <losa/io/compressed_config.hpp>
+#include <losa/io/mapped_file.hpp>
 #include <nlohmann/json.hpp>
 
 #include "json_text.hpp"
@@ -276,15 +275,15 @@ Config parse_config(std::string_view text_of_file, std::string_view where) {
 }
 
 Config read_config(const std::filesystem::path& directory) {
-  const std::filesystem::path path = directory / "config.json";
+  if (directory.empty()) raise<losa::FileError>("the name of the model's directory is empty");
   std::error_code error;
   if (!std::filesystem::is_directory(directory, error))
     raise<losa::FileError>(directory.string(), ": is not a directory");
-  std::ifstream file(path, std::ios::binary);
-  if (!file || std::filesystem::is_directory(path, error)) raise<losa::FileError>(path.string(), ": cannot be opened");
-  const std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file.bad()) raise<losa::FileError>(path.string(), ": cannot be read");
-  return parse_config(content, path.string());
+  const losa::io::MappedFile file((directory / "config.json").string());
+  constexpr std::size_t most = std::size_t{16} << 20;
+  if (file.size() > most)
+    raise<losa::FileError>(file.path(), ": ", file.size(), " bytes are above the limit of ", most);
+  return parse_config({reinterpret_cast<const char*>(file.bytes().data()), file.size()}, file.path());
 }
 
 }  // namespace llama

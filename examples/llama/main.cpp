@@ -1,9 +1,12 @@
 // losa-llama: makes a Llama-architecture model sparse, wins back its quality, and runs it.
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <exception>
+#include <iostream>
 #include <losa/version.hpp>
+#include <new>
 #include <string>
 
 #include "tool/common.hpp"
@@ -18,9 +21,17 @@ int fail(int code, std::string message) {
   return code;
 }
 
+/// A word that stands where a sub-command should, told by name.
+std::string no_command(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> rest = app.remaining();
+  if (!app.get_subcommands().empty() || rest.empty()) return error.what();
+  return (rest[0].starts_with('-') ? "unknown option " : "unknown command ") + rest[0];
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` is then an error like any other
   CLI::App app(
       "Makes a Llama-architecture language model sparse, wins back its quality with adapters trained under the "
       "mask, merges them without losing a zero, and runs the result.",
@@ -37,15 +48,24 @@ int main(int argc, char** argv) {
   tool::add_generate(app);
   tool::add_bench(app);
   tool::add_inspect(app);
+  app.parse_complete_callback([&app] {  // before that of the sub-command, which does the work
+    for (const CLI::App* command : app.get_subcommands()) tool::check_surroundings(*command);
+  });
   try {
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::Success& done) {  // --help, --version
-    return app.exit(done);
+    const int code = app.exit(done);
+    return std::cout.flush() && std::fflush(stdout) == 0 ? code : fail(1, "standard output: cannot be written");
   } catch (const CLI::ParseError& error) {
-    return fail(2, std::string(error.what()) + " (losa-llama --help tells how to call it)");
+    return fail(2, no_command(app, error) + " (losa-llama --help tells how to call it)");
   } catch (const tool::UsageError& error) {
     return fail(2, error.what());
+  } catch (const tool::Stopped& stopped) {
+    return fail(stopped.code, stopped.what());
+  } catch (const std::bad_alloc&) {
+    return fail(1, "not enough memory: " + tool::bytes_text(static_cast<double>(tool::peak_memory())) +
+                       " were held when more was asked for; smaller --batch and --context need less");
   } catch (const std::exception& error) {
     return fail(1, error.what());
   }

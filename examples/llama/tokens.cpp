@@ -12,6 +12,7 @@ std::vector<Token> read_tokens(const std::filesystem::path& path, std::size_t vo
   if (bits == 0) bits = default_token_bits(vocabulary);
   if (bits != 8 && bits != 16 && bits != 32)
     raise<losa::RangeError>("read_tokens: token bits must be 8, 16 or 32, got ", bits);
+  if (path.empty()) raise<losa::FileError>("the name of the token file is empty");
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) raise<losa::FileError>(path.string(), ": is a directory");
   std::ifstream file(path, std::ios::binary);

@@ -4,7 +4,9 @@ import json
 import os
 import pty
 import re
+import resource
 import shutil
+import signal
 import struct
 import subprocess
 import unittest
@@ -315,6 +317,132 @@ class Config(BadInputCase):
         self.refuse_model(model, says="safetensors")
 
 
+class Directories(BadInputCase):
+    """Directories whose files contradict each other, point elsewhere, or are no files."""
+
+    def setUp(self):
+        super().setUp()
+        self.model = self.write(shards=3, config=small_config(attention_bias=True))
+        self.index_path = self.model / "model.safetensors.index.json"
+        self.index = json.loads(self.index_path.read_text())
+        self.shards = sorted(set(self.index["weight_map"].values()))
+
+    def refuse_directory(self, says=""):
+        """Refused by every command, and nothing is written, not even into the directory."""
+        before = sorted(self.tmp.rglob("*"))
+        self.refuse_model(self.model, says=says)
+        for command in (["inspect"], ["bench"], ["generate", "--prompt", "a"]):
+            self.refuse(1, *command, "--model", self.model, says=says)
+        self.assertEqual(sorted(self.tmp.rglob("*")), before)
+
+    def write_index(self, changes):
+        self.index_path.write_text(json.dumps({"weight_map": self.index["weight_map"] | changes}))
+
+    def test_as_it_is(self):
+        self.succeed(*self.evaluate(self.model))
+
+    def test_shards_missing(self):
+        for shard in self.shards:
+            with self.subTest(shard):
+                (self.model / shard).rename(self.tmp / "aside")
+                self.refuse_directory(says=shard)
+                (self.tmp / "aside").rename(self.model / shard)
+
+    def test_shards_swapped(self):
+        first, second = (self.model / shard for shard in self.shards[:2])
+        first.rename(self.tmp / "aside")
+        second.rename(first)
+        (self.tmp / "aside").rename(second)
+        self.refuse_directory(says="is not in")
+
+    def test_shards_of_another_model(self):
+        other = self.write("other", shards=3, config=small_config(intermediate_size=48, attention_bias=True))
+        shutil.copy(other / self.shards[1], self.model / self.shards[1])
+        self.refuse_directory(says="config.json asks for")
+
+    def test_listed_twice(self):
+        shutil.copy(self.model / self.shards[0], self.model / "copy.safetensors")
+        name = next(n for n, s in self.index["weight_map"].items() if s == self.shards[0])
+        self.write_index({name: "copy.safetensors"})
+        self.refuse_directory(says="is in both")
+        text = json.dumps(self.index["weight_map"])
+        self.index_path.write_text(f'{{"weight_map": {text[:-1]}, "{name}": "{self.shards[1]}"}}}}')
+        self.refuse_directory(says="appears twice")
+        self.index_path.write_text(f'{{"weight_map": {text}, "weight_map": {text}}}')
+        self.refuse_directory(says="appears twice")
+
+    def test_names_that_leave_the_directory(self):
+        shutil.copy(self.model / self.shards[0], self.tmp / self.shards[0])
+        (self.model / "sub").mkdir()
+        shutil.copy(self.model / self.shards[0], self.model / "sub")
+        moved = [n for n, s in self.index["weight_map"].items() if s == self.shards[0]]
+        for target in (f"../{self.shards[0]}", str(self.tmp / self.shards[0]), f"sub/{self.shards[0]}", f"./{self.shards[0]}",
+                       f"../model/{self.shards[0]}", f"sub/../{self.shards[0]}", "..", ".", "", "/", f"..\\{self.shards[0]}",
+                       f"{self.shards[0]}\0", f"{self.shards[0]}/"):
+            with self.subTest(target):
+                self.write_index(dict.fromkeys(moved, target))
+                self.refuse_directory(says="is not the name of a file in the same directory")
+
+    def test_what_is_no_file(self):
+        """Links that lead nowhere, pipes, devices: refused at once; a link to a good file is one, as caches have them."""
+        shard = self.model / self.shards[1]
+        shard.rename(self.tmp / "blob")
+
+        def link(target):
+            return lambda path: path.symlink_to(target)
+        for what, make in {"dangling": link("nowhere"), "loop": link(shard.name), "directory": link(self.tmp),
+                           "device": link("/dev/zero"), "pipe": os.mkfifo, "folder": os.mkdir,
+                           "text": link(self.model / "config.json")}.items():
+            for path in (shard, self.model / "config.json", self.index_path):
+                if path == shard or what != "text":
+                    with self.subTest(what, path=path.name):
+                        kept = self.tmp / "kept"
+                        if path != shard:
+                            (self.tmp / "blob").rename(shard)
+                            path.rename(kept)
+                        make(path)
+                        self.refuse_directory(says=path.name if path != self.index_path or what != "dangling" else "holds neither")
+                        path.rmdir() if what == "folder" else path.unlink()
+                        if path != shard:
+                            kept.rename(path)
+                            shard.rename(self.tmp / "blob")
+        shard.symlink_to(self.tmp / "blob")
+        self.succeed(*self.evaluate(self.model))
+
+    def test_every_field_of_the_configuration(self):
+        llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                  "original_max_position_embeddings": 32}
+        usual = small_config(attention_bias=True, mlp_bias=False, rope_scaling=llama3, attention_dropout=0.0, dtype="float32",
+                             initializer_range=0.02, pretraining_tp=1, use_cache=True, bos_token_id=1, eos_token_id=[2, 3],
+                             pad_token_id=None, sliding_window=None, rope_interleaved=False, partial_rotary_factor=1.0)
+        lies = {field: [value * 2, value + 1, 0, -value, "x"] for field, value in usual.items()
+                if type(value) is int and field not in ("max_position_embeddings", "bos_token_id", "pretraining_tp")}
+        lies |= {field: [not value, "x", 1] for field, value in usual.items()
+                 if type(value) is bool and field != "use_cache"}
+        lies |= {"max_position_embeddings": [0, -64, 32, "x"], "bos_token_id": [256, -2, "x"], "pretraining_tp": [0, "x"],
+                 "use_cache": [1], "eos_token_id": [[2, 256], "x"], "pad_token_id": [256], "sliding_window": [16],
+                 "architectures": [["X"], "x"], "model_type": ["x"], "hidden_act": ["gelu"], "torch_dtype": ["x"],
+                 "dtype": ["int4"], "rms_norm_eps": [0, 1, "x"], "rope_theta": [0, -1, "x"], "attention_dropout": [-1, "x"],
+                 "initializer_range": [-1, "x"], "partial_rotary_factor": [0.5, "x"],
+                 "rope_scaling": ["x", {"type": "x"}, *({k: v for k, v in llama3.items() if k != dropped} for dropped in llama3),
+                                  *(llama3 | {k: bad} for k in llama3 for bad in (0, -1, "x"))]}
+        self.assertEqual(set(lies), set(usual))
+        config = self.model / "config.json"
+        config.write_text(json.dumps(usual))
+        self.succeed(*self.evaluate(self.model))
+        for field, values in lies.items():
+            for value in values:
+                with self.subTest(field=field, value=value):
+                    config.write_text(json.dumps(usual | {field: value}))
+                    before = sorted(self.tmp.rglob("*"))
+                    self.refuse(1, *self.evaluate(self.model))
+                    self.assertEqual(sorted(self.tmp.rglob("*")), before)
+        config.write_text(json.dumps(usual)[:-1] + ', "hidden_size": 24}')
+        self.refuse_directory(says="appears twice")
+        config.write_text(" " * (17 << 20) + json.dumps(usual))
+        self.refuse_directory(says="above the limit")
+
+
 class Arguments(BadInputCase):
     def setUp(self):
         super().setUp()
@@ -369,11 +497,39 @@ class Arguments(BadInputCase):
                           ["eval", "--model", self.model, "--tokens", self.train, "--context", "-1"],
                           ["generate", "--model", self.model, "--prompt", "x", "--temperature", "-1"],
                           ["generate", "--model", self.model, "--prompt", "x", "--temperature", "nan"],
+                          ["generate", "--model", self.model, "--prompt", "x", "--temperature", "inf"],
+                          ["generate", "--model", self.model, "--prompt", "x", "--temperature", "-inf"],
+                          ["bench", "--model", self.model, "--decode", "0"],
+                          ["bench", "--model", self.model, "--repeats", "18446744073709551615"],
+                          ["bench", "--layer", "-4x4"], ["bench", "--layer", "4x4x4"], ["bench", "--layer", "4x"],
+                          ["bench", "--layer", "99999999999x4"], ["bench", "--layer", "4x18446744073709551617"],
                           self.evaluate(self.model)[:-1] + ["0"], self.evaluate(self.model)[:-1] + ["-1"],
                           self.evaluate(self.model)[:-1] + ["some"],
                           self.evaluate(self.model, "--weights", "imaginary")):
             with self.subTest(arguments=arguments):
                 self.refuse(2, *arguments)
+
+    def test_the_word_that_was_wrong_is_told(self):
+        self.refuse(2, "foo", says="unknown command foo")
+        self.refuse(2, "evaluate", "--model", self.model, says="unknown command evaluate")
+        self.refuse(2, "--foo", says="unknown option --foo")
+        self.refuse(1, "inspect", "--model", "", says="the name of the model's directory is empty")
+        self.refuse(1, "eval", "--model", "", "--tokens", self.train, says="the name of the model's directory is empty")
+
+    def test_more_than_there_is(self):
+        self.refuse(1, "bench", "--layer", "1000000x1000000", says="--layer 1000000x1000000: 2 copies")
+        for option in ("--prefill", "--decode"):
+            for tokens in ("65", "1000000000000", "18446744073709551615"):
+                self.refuse(1, "bench", "--model", self.model, option, tokens, says=f"{option}: must be at most")
+
+    def test_memory_that_is_not_there(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        if support.call("--version", preexec_fn=limit).returncode != 0:
+            self.skipTest("this build reserves more memory than the test allows")
+        model = self.write("long", config=small_config(max_position_embeddings=2**24))
+        self.refuse(1, "generate", "--model", model, "--prompt", "a", "--tokens", "16777000", preexec_fn=limit,
+                    says="not enough memory")
 
     def test_what_the_model_does_not_allow(self):
         for arguments, says in ([["--pattern", "2:5"], "2:5"],  # divides neither 24 nor 44
@@ -512,6 +668,65 @@ class Output(BadInputCase):
                 for more in ([], ["--json", "-"]):
                     done = support.call(*arguments, *more, capture_output=False, stdout=full, stderr=subprocess.PIPE)
                     self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
+
+    @unittest.skipUnless(os.path.exists(FULL), "no /dev/full")
+    def test_help_that_nobody_can_read(self):
+        for arguments in (["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)):
+            with self.subTest(arguments=arguments), open(FULL, "w") as full:
+                done = support.call(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+                self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
+
+    def every_command(self):
+        yield self.adapt(self.model, "--sparsity", "0.5")
+        yield self.evaluate(self.model)
+        yield ["generate", "--model", self.model, "--prompt", "a", "--tokens", "3"]
+        yield ["bench", "--model", self.model, "--repeats", "1"]
+        yield ["inspect", "--model", self.model]
+
+    def test_instruction_set_that_is_not_there(self):
+        for arguments in self.every_command():
+            with self.subTest(arguments[0]):
+                self.refuse(1, *arguments, env=os.environ | {"LOSA_ISA": "foo"}, says="LOSA_ISA")
+        self.assertFalse(self.out.exists())
+
+    def test_json_is_tried_before_the_work(self):
+        kept = self.tmp / "kept.json"
+        kept.write_text("before")
+        shutil.rmtree(self.model)
+        before = sorted(self.tmp.rglob("*"))
+        for arguments in self.every_command():
+            for path in (self.tmp / "no" / "file.json", self.tmp, "/proc/file.json"):
+                with self.subTest(arguments[0], json=path):
+                    self.refuse(1, *arguments, "--json", path, says=f"{path}: cannot open for writing")
+            self.refuse(1, *arguments, "--json", kept, says=str(self.model))
+            self.refuse(1, *arguments, "--json", self.tmp / "new.json", says=str(self.model))
+        self.assertEqual(kept.read_text(), "before")
+        self.assertEqual(sorted(self.tmp.rglob("*")), before)
+
+    def test_json_into_a_named_pipe(self):
+        pipe = self.tmp / "pipe"
+        os.mkfifo(pipe)
+        with subprocess.Popen([TOOL, "inspect", "--model", self.model, "--json", pipe], stdout=subprocess.DEVNULL) as process:
+            self.assertIn("layers", json.loads(pipe.read_text()))
+        self.assertEqual(process.returncode, 0)
+
+    def test_files_larger_than_the_limit(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+        logits = self.tmp / "logits"
+        self.refuse(1, *self.evaluate(self.model, "--logits", logits), preexec_fn=limit, says="File too large")
+        self.assertEqual([p.name for p in self.tmp.iterdir() if p.name.startswith((".losa-", "logits"))], [])
+
+    def test_interrupted_text(self):
+        model = self.write("long", config=small_config(max_position_embeddings=2**20))
+        arguments = ["generate", "--model", model, "--prompt", "abc", "--tokens", "500000"]
+        for which in (signal.SIGINT, signal.SIGTERM):
+            with subprocess.Popen([TOOL, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+                seen = process.stdout.read(20)
+                process.send_signal(which)
+                rest, told = process.communicate(timeout=60)
+            self.assertEqual((process.returncode, told), (128 + which, b"losa-llama: stopped\n"))
+            self.assertTrue(seen.startswith(b"abc") and rest.endswith(b"\n"))
 
     def test_full_disk(self):
         if os.geteuid() != 0:

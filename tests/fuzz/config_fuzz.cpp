@@ -11,6 +11,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const auto config = llama::parse_config({reinterpret_cast<const char*>(data), size});
     bool sound = config.heads % config.kv_heads == 0 && config.head_dim % 2 == 0 && config.blocks != 0;
+    const auto& scaling = config.rope_scaling;
+    sound = sound && scaling.factor >= 1 && scaling.low_frequency < scaling.high_frequency;
     for (std::size_t which = 0; which < llama::linears_per_block; ++which) {
       const auto [out, in] = llama::linear_shape(config, which);
       sound = sound && out != 0 && in != 0;

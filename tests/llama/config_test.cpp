@@ -213,7 +213,8 @@ TEST_CASE("config: what is no configuration") {
   CHECK(error.find('\n') == std::string::npos);
   CHECK(error.size() < 250);
   const toy::Folder folder;
-  CHECK_THROWS_WITH_AS(llama::read_config(folder.path), doctest::Contains("cannot be opened"), losa::FileError);
+  CHECK_THROWS_WITH_AS(llama::read_config(folder.path), doctest::Contains("config.json: cannot open"), losa::FileError);
+  CHECK_THROWS_WITH_AS(llama::read_config(""), "the name of the model's directory is empty", losa::FileError);
   CHECK_THROWS_WITH_AS(llama::read_config(folder / "none"), doctest::Contains("is not a directory"), losa::FileError);
 }
 

@@ -270,6 +270,12 @@ TEST_CASE("model: a directory that does not fit its configuration is refused in 
     return error_of(path);
   };
   CHECK(write([](auto&) {}).empty());
+  CHECK(write([](auto& t) { t["lm_head.weight"] = t["model.embed_tokens.weight"]; }).empty());
+  CHECK(write([](auto& t) {
+          t["lm_head.weight"] = t["model.embed_tokens.weight"];
+          t["lm_head.weight"].data[7] += 1;
+        }).find("\"lm_head.weight\" is not the embedding, which config.json's tie_word_embeddings says") !=
+        std::string::npos);
   CHECK(write([&](auto& t) {
           t["model.layers.0.mlp.gate_proj.bias"] = {{20}, std::vector<float>(20)};
         }).find("gate_proj.bias\": config.json has no mlp_bias") != std::string::npos);

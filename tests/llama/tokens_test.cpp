@@ -35,6 +35,7 @@ TEST_CASE("tokens: what cannot be read is refused in one sentence") {
   toy::write_text(path, "");
   CHECK_THROWS_WITH_AS(read_tokens(path, 256), doctest::Contains("holds no tokens"), losa::FileError);
   CHECK_THROWS_WITH_AS(read_tokens(folder / "none", 256), doctest::Contains("cannot be opened"), losa::FileError);
+  CHECK_THROWS_WITH_AS(read_tokens("", 256), "the name of the token file is empty", losa::FileError);
   CHECK_THROWS_WITH_AS(read_tokens(folder.path, 256), doctest::Contains("is a directory"), losa::FileError);
 }
 

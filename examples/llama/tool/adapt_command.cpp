@@ -1,7 +1,5 @@
 // losa-llama adapt: prunes a model, trains adapters under the mask, merges, and writes the result.
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -146,10 +144,6 @@ std::uint64_t model_hash(const std::string& directory) {
   return hash;
 }
 
-std::size_t physical_memory() {
-  return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-}
-
 /// Bytes of the dense masters of a model.
 std::size_t linear_bytes(const llama::Config& config) {
   std::size_t sum = 0;
@@ -243,7 +237,7 @@ void run_adapt(const AdaptArguments& a) {
     write_json(a.common, report);
     return;
   }
-  const bool park = a.memory == "block" || (a.memory == "auto" && linear_bytes(config) > physical_memory() / 4);
+  const bool park = a.memory == "block" || (a.memory == "auto" && linear_bytes(config) > machine_memory() / 4);
   const llama::AdaptEngineOptions engine_options{.calibration_sequences = a.calibration_sequences,
                                                  .calibration_context = a.calibration_context,
                                                  .batch = a.batch,

@@ -1,6 +1,7 @@
 // losa-llama bench: tokens per second of prefill and decode, dense against sparse in one run, and bytes of weights.
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <losa/core/random.hpp>
@@ -19,11 +20,13 @@ using Clock = std::chrono::steady_clock;
 struct BenchArguments {
   Common common;
   std::string model, layer;
-  std::size_t prefill = 256;
-  std::size_t decode = 64;
+  std::optional<std::size_t> prefill, decode;
   std::size_t repeats = 7;
   double sparsity = 0.7;
 };
+
+constexpr std::size_t default_prefill = 256;
+constexpr std::size_t default_decode = 64;
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -57,11 +60,16 @@ nlohmann::ordered_json row(double dense, double sparse, double tokens) {
 }
 
 void bench_model(const BenchArguments& a, losa::ThreadPool& pool) {
+  const std::size_t positions = llama::read_config(a.model).positions;
+  for (const auto& [name, tokens] : {std::pair("--prefill", a.prefill), std::pair("--decode", a.decode)})
+    if (tokens && *tokens > positions)
+      losa::detail::raise<losa::RangeError>(name, ": must be at most the model's max_position_embeddings ", positions,
+                                            ", got ", *tokens);
   const llama::Model models[2] = {llama::Model::load(a.model, {.weights = llama::Weights::dense}, pool),
                                   llama::Model::load(a.model, {.weights = llama::Weights::sparse}, pool)};
   const llama::Config& config = models[0].config();
-  const std::size_t prefill = std::min(a.prefill, config.positions);
-  const std::size_t decode = std::min(a.decode, config.positions);
+  const std::size_t prefill = a.prefill.value_or(std::min(default_prefill, config.positions));
+  const std::size_t decode = a.decode.value_or(std::min(default_decode, config.positions));
   const losa::Random random{.seed = a.common.seed, .stream = 1};
   std::vector<llama::Token> tokens(std::max(prefill, decode));
   for (std::size_t i = 0; i < tokens.size(); ++i)
@@ -105,15 +113,30 @@ void bench_model(const BenchArguments& a, losa::ThreadPool& pool) {
   }
 }
 
+/// OUTxIN
+std::pair<std::size_t, std::size_t> parse_layer(const std::string& text) {
+  constexpr std::size_t most = std::size_t{1} << 24;
+  std::size_t out = 0, in = 0;
+  const char* end = text.data() + text.size();
+  const auto [x, bad_out] = std::from_chars(text.data(), end, out);
+  const bool divided = bad_out == std::errc() && x != end && *x == 'x';
+  const auto [rest, bad_in] = std::from_chars(divided ? x + 1 : end, end, in);
+  if (!divided || bad_in != std::errc() || rest != end || out == 0 || in == 0 || out > most || in > most)
+    usage_error("--layer: expected OUTxIN such as 4096x4096, each at most ", most, ", got ", text);
+  return {out, in};
+}
+
 /// One linear layer on its own, with copies enough that its weights come from memory and not from the cache.
 void bench_layer(const BenchArguments& a, losa::ThreadPool& pool) {
-  unsigned long out = 0, in = 0;
-  int used = 0;
-  if (std::sscanf(a.layer.c_str(), "%lux%lu%n", &out, &in, &used) != 2 ||
-      static_cast<std::size_t>(used) != a.layer.size() || out == 0 || in == 0)
-    usage_error("--layer: expected OUTxIN such as 4096x4096, got ", a.layer);
+  const auto [out, in] = parse_layer(a.layer);
   constexpr std::size_t cold_bytes = std::size_t{768} << 20;  // more than any last-level cache we have met
   const std::size_t copies = std::max<std::size_t>(2, cold_bytes / (out * in * sizeof(float)));
+  const double weights = static_cast<double>(out) * static_cast<double>(in);
+  const double needed = weights * (static_cast<double>(copies) * (sizeof(float) * (2 - a.sparsity) + 0.125) + 0.125);
+  if (const std::size_t there = machine_memory(); there != 0 && needed > static_cast<double>(there))
+    losa::detail::raise<losa::RangeError>("--layer ", a.layer, ": ", copies, " copies, dense and sparse, need ",
+                                          bytes_text(needed), " of memory; this machine has ",
+                                          bytes_text(static_cast<double>(there)));
   const losa::Random random{.seed = a.common.seed, .stream = 2};
   std::vector<llama::Matrix> dense;
   std::vector<losa::PackedMatrix<float>> sparse;
@@ -163,8 +186,11 @@ void bench_layer(const BenchArguments& a, losa::ThreadPool& pool) {
 void run_bench(const BenchArguments& a) {
   if (a.model.empty() == a.layer.empty()) usage_error("give either --model or --layer");
   if (!(a.sparsity >= 0 && a.sparsity < 1)) usage_error("--sparsity must be in [0, 1), got ", a.sparsity);
-  if (a.prefill == 0 || a.decode == 0 || a.repeats == 0)
-    usage_error("--prefill, --decode and --repeats must be at least 1");
+  if (a.prefill == std::size_t{0} || a.decode == std::size_t{0})
+    usage_error("--prefill and --decode must be at least 1");
+  constexpr std::size_t most_repeats = 1'000'000;
+  if (a.repeats == 0 || a.repeats > most_repeats)
+    usage_error("--repeats must be in [1, ", most_repeats, "], got ", a.repeats);
   losa::ThreadPool pool(a.common.threads);
   if (a.layer.empty()) {
     bench_model(a, pool);
@@ -187,8 +213,10 @@ void add_bench(CLI::App& app) {
   sub->add_option("--model", a->model, "a merged or compressed model: held dense and sparse in turn");
   sub->add_option("--layer", a->layer, "OUTxIN: one cold linear layer instead of a model");
   sub->add_option("--sparsity", a->sparsity, "of the layer")->capture_default_str();
-  sub->add_option("--prefill", a->prefill, "tokens of the prefill")->check(whole_number())->capture_default_str();
-  sub->add_option("--decode", a->decode, "tokens decoded one by one")->check(whole_number())->capture_default_str();
+  sub->add_option("--prefill", a->prefill, "tokens of the prefill (default: 256, or what the model can take)")
+      ->check(whole_number());
+  sub->add_option("--decode", a->decode, "tokens decoded one by one (default: 64, or what the model can take)")
+      ->check(whole_number());
   sub->add_option("--repeats", a->repeats, "repeats; medians are reported")
       ->check(whole_number())
       ->capture_default_str();

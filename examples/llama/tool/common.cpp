@@ -1,10 +1,12 @@
 #include "common.hpp"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <losa/gemm.hpp>
 #include <losa/io/atomic_file.hpp>
 
 namespace tool {
@@ -66,13 +68,43 @@ volatile std::sig_atomic_t interrupt_flag = 0;
 
 void catch_interrupts() {
   struct sigaction action {};
-  action.sa_handler = [](int) { interrupt_flag = 1; };
+  action.sa_handler = [](int signal) { interrupt_flag = signal; };
   action.sa_flags = static_cast<int>(SA_RESETHAND);  // a second Ctrl-C ends the program at once
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
 }
 
 bool interrupted() { return interrupt_flag != 0; }
+
+void end_if_interrupted() {
+  if (interrupted()) throw Stopped(interrupt_flag);
+}
+
+void check_surroundings(const CLI::App& command) {
+  static_cast<void>(losa::default_backend());
+  const CLI::Option* json = command.get_option("--json");
+  if (json->count() == 0 || json->results().back() == "-") return;
+  const std::string path = json->results().back();
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  // Who reads a named pipe would take the end of a trial for the end of the file.
+  if (std::filesystem::exists(status) && std::filesystem::is_other(status)) return;
+  losa::io::AtomicFile trial(path);
+}
+
+std::string bytes_text(double bytes) {
+  const char* units[] = {"bytes", "kB", "MB", "GB", "TB", "PB", "EB"};
+  std::size_t unit = 0;
+  for (; bytes >= 1000 && unit + 1 < std::size(units); ++unit) bytes /= 1000;
+  char text[32];
+  std::snprintf(text, sizeof text, "%.*f %s", unit == 0 ? 0 : 1, bytes, units[unit]);
+  return text;
+}
+
+std::size_t machine_memory() {
+  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  return pages <= 0 || page <= 0 ? 0 : static_cast<std::size_t>(pages) * static_cast<std::size_t>(page);
+}
 
 std::size_t peak_memory() {
   rusage usage{};

@@ -26,6 +26,12 @@ template <class... Parts>
   throw UsageError(losa::detail::text(parts...));
 }
 
+/// Ctrl-C or SIGTERM ended a sub-command early: exit code 128 + the number of the signal, as shells have it.
+struct Stopped : std::runtime_error {
+  explicit Stopped(int signal) : std::runtime_error("stopped"), code(128 + signal) {}
+  int code;
+};
+
 struct Common {
   std::size_t threads = losa::ThreadPool::hardware_threads();
   std::uint64_t seed = 0;
@@ -57,7 +63,17 @@ void say(const Common& common, const std::string& line);
 /// Ctrl-C and SIGTERM set a flag instead of ending the program.
 void catch_interrupts();
 bool interrupted();
+/// Throws Stopped if interrupted().
+void end_if_interrupted();
 
+/// What can be known to fail before a sub-command starts its work: LOSA_ISA names what is not there, --json a file that
+/// cannot be written. Leaves no trace. Throws losa::UnsupportedError or losa::FileError.
+void check_surroundings(const CLI::App& command);
+
+/// "3.2 GB"
+std::string bytes_text(double bytes);
+/// Memory of this machine in bytes; 0 where the system does not tell.
+std::size_t machine_memory();
 /// Highest resident memory of this process so far, in bytes; 0 where the system does not tell.
 std::size_t peak_memory();
 

@@ -56,7 +56,7 @@ void run_choices(const EvalArguments& a) {
     return !interrupted();
   });
   bar.finish();
-  if (interrupted()) losa::detail::raise<losa::Error>("stopped");
+  end_if_interrupted();
   write_json(a.common,
              {{"accuracy", result.accuracy}, {"accuracy_norm", result.accuracy_norm}, {"questions", result.questions}});
   char text[128];
@@ -78,7 +78,7 @@ void run_perplexity(const EvalArguments& a) {
                                                      return !interrupted();
                                                    });
   bar.finish();
-  if (interrupted()) losa::detail::raise<losa::Error>("stopped");
+  end_if_interrupted();
   if (!a.logits.empty()) write_logits(a.logits, model, std::span(tokens).first(a.context));
   write_json(a.common, {{"perplexity", result.perplexity},
                         {"mean_nll", result.mean_nll},

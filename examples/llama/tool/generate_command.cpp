@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
@@ -43,7 +44,8 @@ std::vector<llama::Token> parse_ids(std::string_view text, std::size_t vocabular
 void run_generate(const GenerateArguments& a) {
   if (a.prompt.empty() + a.prompt_ids.empty() + a.prompt_tokens.empty() != 2)
     usage_error("give one of --prompt, --prompt-ids and --prompt-tokens");
-  if (!(a.temperature >= 0)) usage_error("--temperature must be at least 0, got ", a.temperature);
+  if (!(a.temperature >= 0 && std::isfinite(a.temperature)))
+    usage_error("--temperature must be a finite number of at least 0, got ", a.temperature);
   losa::ThreadPool pool(a.common.threads);
   const llama::Config config = llama::read_config(a.model);
   const bool bytes = config.vocabulary <= 256;
@@ -93,6 +95,7 @@ void run_generate(const GenerateArguments& a) {
         nlohmann::json::parse(nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   }
   write_json(a.common, json);
+  end_if_interrupted();
 }
 
 }  // namespace

@@ -19,7 +19,10 @@ struct InspectArguments {
 /// Ranks by layer name from the report.json of an adapted model; empty where there is none.
 std::map<std::string, std::size_t> ranks_of(const std::string& directory) {
   std::map<std::string, std::size_t> ranks;
-  std::ifstream file(std::filesystem::path(directory) / "report.json");
+  const std::filesystem::path path = std::filesystem::path(directory) / "report.json";
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return ranks;
+  std::ifstream file(path);
   if (!file) return ranks;
   const auto report = nlohmann::json::parse(file, nullptr, false);
   if (!report.is_object() || !report.contains("layers") || !report["layers"].is_array()) return ranks;
