@@ -269,31 +269,31 @@ class ModelWriter::Writer {
     write_text(out_ / index_name, index.dump(2) + "\n");
   }
 
-  // What an earlier run made beside its merged model belongs to that run.
-  std::set<std::string> results_of_earlier_run() const {
-    const std::set<std::string> results{"report.json", "compressed", "adapter"};
-    return std::ranges::all_of(results, [&](const std::string& name) { return fs::exists(model_ / name); })
-               ? results
-               : std::set<std::string>();
+  static bool holds_result(const fs::path& folder) {
+    std::error_code ignored;
+    return fs::exists(folder / "report.json", ignored) && fs::exists(folder / "compressed", ignored) &&
+           fs::exists(folder / "adapter", ignored);
   }
 
-  // The model's own weight files are not copied: the output has its own.
+  // The model's own weight files are not copied: the output has its own. What an earlier run made beside its merged
+  // model belongs to that run.
   void copy_others() {
-    std::set<std::string> written{"config.json", std::string(index_name), "model.safetensors"};
-    for (const auto& shard : files_.shards()) written.insert(fs::path(shard.path()).filename().string());
-    const std::set<std::string> left_out = results_of_earlier_run();
+    std::set<std::string> left_out{"config.json", std::string(index_name), "model.safetensors"};
+    for (const auto& shard : files_.shards()) left_out.insert(fs::path(shard.path()).filename().string());
+    for (const Shard& shard : shards_) left_out.insert(shard.name);
+    if (holds_result(model_)) left_out.merge(std::set<std::string>{"report.json", "compressed", "adapter"});
     std::error_code error;
-    const auto skipped = fs::weakly_canonical(out_, error);
+    const fs::path staged = fs::weakly_canonical(out_, error), own = fs::weakly_canonical(options_.own, error);
     auto at = fs::recursive_directory_iterator(model_, error);
     for (; !error && at != fs::recursive_directory_iterator(); at.increment(error)) {
       const fs::path relative = at->path().lexically_relative(model_);
       std::error_code ignored;
       if (at->is_directory(ignored)) {
+        const fs::path canonical = fs::weakly_canonical(at->path(), ignored);
         if (relative.filename().string().starts_with('.') || left_out.contains(relative.string()) ||
-            fs::weakly_canonical(at->path(), ignored) == skipped)
+            canonical == staged || (!options_.own.empty() && canonical == own) || holds_result(at->path()))
           at.disable_recursion_pending();
-      } else if (at->is_regular_file(ignored) && !written.contains(relative.string()) &&
-                 !left_out.contains(relative.string())) {
+      } else if (at->is_regular_file(ignored) && !left_out.contains(relative.string())) {
         const losa::io::MappedFile file(at->path().string());
         make_directory((out_ / relative).parent_path());
         write_text(out_ / relative, text_of(file));

@@ -40,14 +40,15 @@ struct ExportOptions {
   OutputType dtype = OutputType::as_input;  // of the merged layers; every other tensor keeps its own
   std::string structure = "unstructured";   // what config.json of a compressed model says of the masks, or "2:4", …
   bool compress = false;
+  std::filesystem::path own = {};  // a directory of the run itself: not copied, should it lie inside the model's
   // A file ends before a tensor that would take it past this many bytes, as in transformers.
   std::size_t shard_bytes = 2'000'000'000;
 };
 
 /// Writes into `out` the files of `model` with the merged layers in place of its own. Other tensors are copied byte for
 /// byte (compressed ones that were not adapted are expanded where the output is dense), and so is every other file,
-/// folders that start with a dot excepted. Layers may be put in any order, one at a time in memory; nothing has its
-/// final name before finish().
+/// except in folders that start with a dot and in those that hold the result of another run (report.json beside
+/// adapter/). Layers may be put in any order, one at a time in memory; nothing has its final name before finish().
 class ModelWriter {
  public:
   /// Throws losa::FileError: a planned layer that the model lacks, a file that cannot be made.

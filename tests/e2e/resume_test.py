@@ -1,6 +1,7 @@
 """A run that was killed or stopped at any moment ends, with --resume, as if nothing had happened."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -238,6 +239,21 @@ class Resume(RunTestCase):
         done = support.call(*self.short(out, "--resume"))
         self.assertEqual(done.returncode, 1)
         self.assertIn("model.safetensors: is missing from a finished run", done.stderr)
+        shutil.rmtree(out)
+        self.succeed(*self.short(out))
+        os.truncate(out / "model.safetensors", 100)
+        done = support.call(*self.short(out, "--resume"))
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
+        self.assertIn("model.safetensors", done.stderr)
+
+    def test_inside_the_model(self):
+        """Neither its own directory nor another run's result is copied."""
+        first, second = self.model / "first", self.model / "deep" / "second"
+        self.succeed(*self.short(first))
+        self.succeed(*self.short(second))
+        for out in (first, second):
+            found = {path.relative_to(out).as_posix() for path in out.rglob("*")}
+            self.assertFalse([name for name in found if "first" in name or "second" in name or "deep" in name], found)
 
     def test_what_a_killed_cleaning_leaves_is_removed(self):
         out = self.tmp / "out"

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <numeric>
 #include <vector>
@@ -53,6 +55,20 @@ TEST_CASE("scratch file: mapped memory starts as zeros, is apart from the rest a
   second[19'999] = 2;
   CHECK(first[999] == 1.0f);
   CHECK(second[19'999] == 2.0f);
+}
+
+TEST_CASE("scratch file: memory that is let go of gives its room on the disk back") {
+  TempDir dir;
+  ScratchFile scratch(dir / ".");
+  const auto room = [&] {
+    struct stat status {};
+    REQUIRE(::fstat(scratch.descriptor(), &status) == 0);
+    return static_cast<std::size_t>(status.st_blocks) * 512;
+  };
+  auto memory = scratch.map<float>(std::size_t{1} << 20);
+  CHECK(room() >= std::size_t{1} << 22);
+  memory.reset();
+  CHECK(room() < std::size_t{1} << 20);
 }
 
 TEST_CASE("scratch file: a directory that is not there, and one without room, are named") {

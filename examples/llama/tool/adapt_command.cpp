@@ -9,6 +9,7 @@
 #include <losa/adapter/masked_lora.hpp>
 #include <losa/io/adapter_file.hpp>
 #include <losa/io/atomic_file.hpp>
+#include <losa/io/mapped_file.hpp>
 #include <losa/io/safetensors_file.hpp>
 #include <losa/io/sharded_checkpoint.hpp>
 #include <losa/io/state_file.hpp>
@@ -131,15 +132,22 @@ Json arguments_json(const AdaptArguments& a) {
 constexpr std::uint64_t fnv_start = 14695981039346656037ull;
 std::uint64_t fnv(std::uint64_t hash, std::uint64_t value) { return (hash ^ value) * 1099511628211ull; }
 
-/// Over names, sizes and the first bytes of a model's tensors: tells models apart without reading all of them.
+/// Over config.json and the names, sizes and samples of a model's tensors: tells models apart without reading all.
 std::uint64_t model_hash(const std::string& directory) {
   std::uint64_t hash = fnv_start;
+  const auto add = [&](std::span<const std::byte> bytes) {
+    for (std::byte b : bytes) hash = fnv(hash, std::to_integer<std::uint64_t>(b));
+  };
+  add(losa::io::MappedFile((std::filesystem::path(directory) / "config.json").string()).bytes());
   const losa::io::ShardedCheckpoint files(directory);
+  constexpr std::size_t samples = 16, sample = 1024;
   for (const losa::io::Tensor* tensor : files.tensors()) {
-    for (char c : tensor->name) hash = fnv(hash, static_cast<unsigned char>(c));
+    add(std::as_bytes(std::span(tensor->name)));
     hash = fnv(hash, tensor->bytes.size());
-    for (std::byte b : tensor->bytes.first(std::min<std::size_t>(tensor->bytes.size(), 4096)))
-      hash = fnv(hash, std::to_integer<std::uint64_t>(b));
+    for (std::size_t i = 0; i < samples; ++i) {
+      const std::size_t at = tensor->bytes.size() / samples * i;
+      add(tensor->bytes.subspan(at, std::min(sample, tensor->bytes.size() - at)));
+    }
   }
   return hash;
 }
@@ -154,7 +162,7 @@ std::size_t linear_bytes(const llama::Config& config) {
   return sum * config.blocks;
 }
 
-/// A finished run has them all; throws losa::FileError if one was removed since.
+/// A finished run has them all; throws losa::FileError if one was removed or damaged since.
 void expect_all_files(const std::filesystem::path& out) {
   namespace fs = std::filesystem;
   const auto expect = [](const fs::path& file) {
@@ -167,6 +175,9 @@ void expect_all_files(const std::filesystem::path& out) {
     if (!fs::exists(folder / "model.safetensors.index.json")) expect(folder / "model.safetensors");
   }
   expect(out / "adapter" / "adapter.safetensors");
+  // Whole files, with every tensor of the model in its shape.
+  for (const fs::path& folder : {out, out / "compressed"}) llama::Checkpoint checkpoint(folder);
+  losa::io::SafetensorsFile adapter((out / "adapter" / "adapter.safetensors").string());
 }
 
 /// The same, and the content that stands behind the names: what a saved state must have been made with.
@@ -301,7 +312,8 @@ void run_adapt(const AdaptArguments& a) {
             directory.clear_staging();
             files.emplace(a.model, directory.staging(), layer_plans(engine, zeros), llama::adapter_views(engine),
                           llama::ExportOptions{.dtype = output_type(a.dtype),
-                                               .structure = a.pattern.empty() ? "unstructured" : a.pattern});
+                                               .structure = a.pattern.empty() ? "unstructured" : a.pattern,
+                                               .own = directory.out()});
           },
       .block =
           [&](std::size_t b) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,10 +27,18 @@ void sync_directory(const fs::path& directory) {
   close(fd);
 }
 
-/// Absolute, without a slash at its end.
+/// Absolute, without a slash at its end. Not normalised: behind a symbolic link ".." is another directory.
 fs::path full_path(const fs::path& path) {
-  const fs::path full = fs::absolute(path).lexically_normal();
+  const fs::path full = fs::absolute(path);
   return full.has_filename() ? full : full.parent_path();
+}
+
+/// True if the name still belongs to the open file.
+bool same_file(int descriptor, const fs::path& path) {
+  struct stat open_file {};
+  struct stat named {};
+  return fstat(descriptor, &open_file) == 0 && stat(path.c_str(), &named) == 0 && open_file.st_dev == named.st_dev &&
+         open_file.st_ino == named.st_ino;
 }
 
 std::vector<fs::path> entries(const fs::path& directory) {
@@ -42,6 +51,7 @@ std::vector<fs::path> entries(const fs::path& directory) {
 }  // namespace
 
 RunDirectory::RunDirectory(fs::path out, bool resume) : out_(std::move(out)) {
+  if (out_.empty()) usage_error("--out: the name of the directory is empty");
   std::error_code error;
   const fs::file_status status = fs::status(out_, error);
   if (fs::exists(status) && !fs::is_directory(status))
@@ -62,6 +72,16 @@ RunDirectory::RunDirectory(fs::path out, bool resume) : out_(std::move(out)) {
   for (fs::path at = full_path(out_); !fs::exists(at, error) && at.has_relative_path(); at = at.parent_path())
     made_ = at;
   error.clear();
+  try {
+    make_and_lock();
+  } catch (...) {
+    remove_made();
+    throw;
+  }
+}
+
+void RunDirectory::make_and_lock() {
+  std::error_code error;
   fs::create_directories(out_, error);
   if (!error) fs::create_directory(partial(), error);
   if (error) losa::detail::raise<losa::FileError>("--out ", out_.string(), ": cannot be made: ", error.message());
@@ -75,7 +95,7 @@ RunDirectory::RunDirectory(fs::path out, bool resume) : out_(std::move(out)) {
     usage_error("--out ", out_.string(), ": another process works there");
   }
   // The owner of the lock may have finished, and removed the file, between our two calls.
-  if (complete() || !fs::exists(lock)) {
+  if (complete() || !same_file(lock_, lock)) {
     close(lock_);
     lock_ = -1;
     usage_error("--out ", out_.string(), ": another process has just worked there; try again");
@@ -86,11 +106,20 @@ RunDirectory::~RunDirectory() {
   std::error_code ignored;
   if (lock_ >= 0 && !published_ && (abandoned_ || !has_state())) {
     fs::remove_all(partial(), ignored);
-    // Only what is empty goes: somebody else may have put something there.
-    if (!made_.empty())
-      for (fs::path at = full_path(out_); fs::remove(at, ignored) && at != made_;) at = at.parent_path();
+    remove_made();
   }
   if (lock_ >= 0) close(lock_);
+}
+
+void RunDirectory::remove_made() const {
+  std::error_code ignored;
+  if (made_.empty()) return;
+  // Only what is empty goes: somebody else may have put something there.
+  for (fs::path at = full_path(out_);; at = at.parent_path()) {
+    if (at == full_path(out_)) fs::remove(partial(), ignored);
+    if (fs::exists(at, ignored) && !fs::remove(at, ignored)) return;
+    if (at == made_) return;
+  }
 }
 
 bool RunDirectory::complete() const {

@@ -41,6 +41,9 @@ class RunDirectory {
 
  private:
   std::filesystem::path partial() const { return out_ / ".partial"; }
+  void make_and_lock();
+  /// Removes the directories that were made here, as far as they are empty.
+  void remove_made() const;
   /// Removes what a run leaves that was killed after its report was moved up and before .partial was gone.
   void remove_leftovers() const;
 

@@ -31,8 +31,8 @@ class ScratchFile {
   /// In `directory`, which must be on a disk with room. Throws FileError.
   explicit ScratchFile(std::string directory) : directory_(std::move(directory)) {
     std::string name = (std::filesystem::path(directory_) / ".losa-scratch-XXXXXX").string();
-    file_ = detail::FileHandle(::mkostemp(name.data(), O_CLOEXEC));
-    if (!file_) fail("cannot make a scratch file", errno);
+    file_ = std::make_shared<detail::FileHandle>(::mkostemp(name.data(), O_CLOEXEC));
+    if (!*file_) fail("cannot make a scratch file", errno);
     ::unlink(name.c_str());
   }
 
@@ -41,17 +41,20 @@ class ScratchFile {
     const std::size_t offset = end_;
     if (bytes == 0) return offset;
     const std::size_t room = (bytes + page - 1) / page * page;  // every piece can be mapped
-    if (const int error = ::posix_fallocate(file_.get(), static_cast<::off_t>(offset), static_cast<::off_t>(room)))
-      fail("cannot grow the scratch file", error);
+    int error = 0;
+    do error = ::posix_fallocate(file_->get(), static_cast<::off_t>(offset), static_cast<::off_t>(room));
+    while (error == EINTR);
+    if (error != 0) fail("cannot grow the scratch file", error);
     end_ += room;
     return offset;
   }
   std::size_t size() const noexcept { return end_; }
+  int descriptor() const noexcept { return file_->get(); }
 
   /// Throws FileError.
   void write(std::size_t offset, std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
-      const ::ssize_t n = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<::off_t>(offset));
+      const ::ssize_t n = ::pwrite(file_->get(), bytes.data(), bytes.size(), static_cast<::off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) fail("cannot write the scratch file", errno);
       bytes = bytes.subspan(static_cast<std::size_t>(n));
@@ -60,7 +63,7 @@ class ScratchFile {
   }
   void read(std::size_t offset, std::span<std::byte> bytes) const {
     while (!bytes.empty()) {
-      const ::ssize_t n = ::pread(file_.get(), bytes.data(), bytes.size(), static_cast<::off_t>(offset));
+      const ::ssize_t n = ::pread(file_->get(), bytes.data(), bytes.size(), static_cast<::off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) fail("cannot read the scratch file", n < 0 ? errno : EIO);
       bytes = bytes.subspan(static_cast<std::size_t>(n));
@@ -68,16 +71,22 @@ class ScratchFile {
     }
   }
 
-  /// n zeros backed by the file; valid as long as the pointer lives, even after the object. Throws FileError.
+  /// n zeros backed by the file; valid as long as the pointer lives, even after the object. Their room on the disk is
+  /// given back with the last pointer. Throws FileError.
   template <class T>
   std::shared_ptr<T[]> map(std::size_t n) {
     if (n == 0) return std::make_shared<T[]>(0);
     const std::size_t bytes = n * sizeof(T);
     const std::size_t offset = reserve(bytes);
     void* address =
-        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_.get(), static_cast<::off_t>(offset));
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_->get(), static_cast<::off_t>(offset));
     if (address == MAP_FAILED) fail("cannot map the scratch file", errno);
-    return {static_cast<T*>(address), [bytes](T* p) { ::munmap(p, bytes); }};
+    return {static_cast<T*>(address), [file = file_, offset, bytes](T* p) {
+              ::munmap(p, bytes);
+              // Where the file system cannot, the room stays taken until the file is gone.
+              static_cast<void>(::fallocate(file->get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                            static_cast<::off_t>(offset), static_cast<::off_t>(bytes)));
+            }};
   }
 
  private:
@@ -88,7 +97,7 @@ class ScratchFile {
   }
 
   std::string directory_;
-  detail::FileHandle file_;
+  std::shared_ptr<detail::FileHandle> file_;
   std::size_t end_ = 0;
 };
 
