@@ -9,3 +9,4 @@
 #include <losa/adapt/recipe.hpp>
 #include <losa/adapt/report.hpp>
 #include <losa/adapt/spectrum.hpp>
+#include <losa/adapt/update.hpp>

@@ -23,6 +23,7 @@
 #include <losa/adapt/recipe.hpp>
 #include <losa/adapt/report.hpp>
 #include <losa/adapt/spectrum.hpp>
+#include <losa/adapt/update.hpp>
 #include <losa/allocate/importance.hpp>
 #include <losa/allocate/rmi.hpp>
 #include <losa/allocate/score_curve.hpp>
@@ -362,30 +363,16 @@ class Adaptation {
     return true;
   }
 
-  /// One AdamW step on every adapter, clipped by the norm over all of them.
+  /// A recipe that restarts the optimiser runs one schedule of the learning rate per segment, else one in all.
   void update() {
-    double squares = 0;
-    for (const A_linear* layer : layers_)
-      squares += squared_norm(layer->gradients.a) + squared_norm(layer->gradients.bt);
-    const auto scale = static_cast<float>(clip_scale(std::sqrt(squares), options_.clip));
-
-    // A recipe that restarts the optimiser runs one schedule of the learning rate per segment, else one in all.
     const std::uint64_t first = recipe_.restarts_optimizer() ? segment_end(step_ - 1) : 0;
     const std::uint64_t length = (recipe_.restarts_optimizer() ? segment_end(step_) : options_.train_steps) - first;
     const LinearWarmupDecay schedule{
         .peak = options_.learning_rate,
         .warmup = static_cast<std::uint64_t>(options_.warmup * static_cast<double>(length)),
         .total = length};
-    const double rate = schedule(trained_ - first);
-    const AdamWOptions adam{.weight_decay = options_.weight_decay};
-    engine_.executor().parallel_for(layers_.size(), [&](std::size_t l) {
-      A_linear& layer = *layers_[l];
-      auto [a, bt] = layer.adapter().parameters();
-      ++layer.optimizer_steps;
-      adamw_step(a, layer.gradients.a, layer.moments_a, adam, rate, layer.optimizer_steps, scale);
-      adamw_step(bt, layer.gradients.bt, layer.moments_bt, adam, rate, layer.optimizer_steps, scale);
-    });
-    for (A_linear* layer : layers_) layer->refresh();
+    update_adapters<A>(layers_, schedule(trained_ - first), options_.clip, {.weight_decay = options_.weight_decay},
+                       engine_.executor());
   }
 
   // Batches far from those that training draws.
@@ -402,7 +389,7 @@ class Adaptation {
   std::uint64_t trained_ = 0;  // training steps done
 };
 
-/// Algorithm 1 from start to end. Returns what was done at each step.
+/// Algorithm 1 from start to end; returns what was done.
 template <Engine E, MaskPolicy P, AdaptRecipe R>
 AdaptReport adapt(E& engine, P policy, R recipe, AdaptOptions options, const Progress& progress = {}) {
   Adaptation<E, P, R> run(engine, std::move(policy), std::move(recipe), std::move(options));
