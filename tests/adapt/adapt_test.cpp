@@ -38,7 +38,8 @@ TEST_CASE("monotone masks are nested; with regrow pruned weights do come back") 
       std::vector<losa::Mask> now;
       for (std::size_t b = 0; b < 2; ++b)
         for (auto& linear : engine.linears(b)) now.push_back(linear.mask());
-      for (std::size_t l = 0; l < earlier.size(); ++l) returned += !now[l].subset_of(earlier[l]);
+      for (std::size_t l = 0; l < earlier.size(); ++l)
+        returned += earlier[l].size() != 0 && !now[l].subset_of(earlier[l]);
       earlier = now;
     });
     CHECK((returned != 0) == regrow);

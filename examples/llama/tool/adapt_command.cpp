@@ -300,10 +300,14 @@ void run_adapt(const AdaptArguments& a) {
     bar.show(event);
     return !interrupted();
   };
+  // Every minute, but never more than a twentieth of the time: the state of a 7B model is tens of gigabytes.
+  Clock::duration pause = std::chrono::seconds(60);
   const auto checkpoint = [&](bool due) {
-    if (!due && Clock::now() - last_saved < std::chrono::seconds(60)) return;
+    const auto saving = Clock::now();
+    if (!due && saving - last_saved < pause) return;
     losa::io::save_state(directory.state().string(), print, visit);
     last_saved = Clock::now();
+    pause = std::max<Clock::duration>(std::chrono::seconds(60), 20 * (last_saved - saving));
   };
   std::optional<ResultFiles> files;
   const losa::Results results{

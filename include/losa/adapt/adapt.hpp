@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -54,16 +55,16 @@ class Adaptation {
   bool finished() const noexcept { return step_ == options_.steps && trained_ == options_.train_steps; }
   const AdaptReport& report() const noexcept { return report_; }
 
-  /// Runs to the end. Returns false if `progress` asked to stop: in training the run can be called again and goes on
-  /// where it stood; while pruning, what is in memory is half done, and the last checkpoint holds the state to go on
-  /// from. Throws NumericError (a loss that is not finite, a failed factorisation) with the step named.
+  /// Runs to the end. Returns false if `progress` asked to stop; called again the run goes on where it stood: between
+  /// two blocks while pruning, between two steps of training. Throws NumericError (a loss that is not finite, a failed
+  /// factorisation) with the step named.
   bool run(const Progress& progress = {}, const Checkpoint& checkpoint = {}, const Results& results = {}) {
     bool told = false;
     while (!finished()) {
       if (trained_ == segment_end(step_)) {
         // Nothing comes after the last pruning of a run that does not train.
         told = results.block && options_.train_steps == 0 && step_ + 1 == options_.steps;
-        if (!prune_step(progress, told ? results : Results{})) return false;
+        if (!prune_step(progress, checkpoint, told ? results : Results{})) return false;
         if (checkpoint && !finished()) checkpoint(true);
       }
       if (!train_segment(progress, checkpoint)) return false;
@@ -80,6 +81,12 @@ class Adaptation {
     visitor("trained", trained_);
     step_ = static_cast<std::size_t>(step);
     visitor.group("report.", [&] { report_.visit(visitor); });
+    std::uint64_t pruning = under_way_.has_value();
+    visitor("pruning", pruning);
+    if (pruning != 0) {
+      if (!under_way_) under_way_.emplace();
+      visitor.group("pruning.", [&] { under_way_->visit(visitor); });
+    }
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       A_linear& one = layer(l);
       visitor.group(one.name + ".", [&] { one.visit(visitor); });
@@ -136,15 +143,22 @@ class Adaptation {
 
   // ---- one schedule step --------------------------------------------------------------------------------------
 
-  bool prune_step(const Progress& progress, const Results& results) {
+  bool prune_step(const Progress& progress, const Checkpoint& checkpoint, const Results& results) {
     const std::size_t step = step_ + 1;
-    AdaptStep record;
-    record.target = options_.n_of_m ? options_.sparsity : recipe_.target(step, options_.steps, options_.sparsity);
-
-    const std::vector<Pattern> patterns = share_out(step, progress, record);
-    if (patterns.empty()) return false;
-
-    if (results.begin) results.begin(zeros_of_all(patterns));
+    if (!under_way_) {
+      AdaptStep record;
+      record.target = options_.n_of_m ? options_.sparsity : recipe_.target(step, options_.steps, options_.sparsity);
+      if (!share_out(step, progress, record)) return false;
+      under_way_ = std::move(record);
+    }
+    const auto save = [&](bool due) {
+      if (checkpoint) checkpoint(due);
+      return false;
+    };
+    save(false);
+    AdaptStep& record = *under_way_;
+    const std::size_t pruned = record.error.size();  // blocks, by a run that was stopped; only passed through again
+    if (results.begin) results.begin(std::vector<std::size_t>(record.zeros.begin(), record.zeros.end()));
 
     const bool ranks_need_error = options_.train_steps != 0 && recipe_.rank_needs().error;
     HiddenStates hidden = embedded(engine_);
@@ -153,47 +167,52 @@ class Adaptation {
     std::vector<FeatureGram> grams;
     if (options_.report_rmi && record.rmi.empty()) grams.resize(engine_.blocks(), FeatureGram(hidden.sequences()));
     for (std::size_t b = 0; b < engine_.blocks(); ++b) {
-      if (!tell(progress, "prune", step, b, engine_.blocks())) return false;
+      if (!tell(progress, "prune", step, b, engine_.blocks())) return save(true);
       original.for_each_batch(
           [&](MatrixView<float> batch) { engine_.run_original_block(b, batch, original.context()); });
       if (!grams.empty()) grams[b].add(original.features(), engine_.executor());
-      prune_block(b, patterns, hidden);
+      if (b >= pruned) prune_block(b, record.zeros, hidden);
       run_block(engine_, b, hidden);
+      if (results.block) results.block(b);
+      if (b < pruned) continue;
       ReconstructionError error(engine_.width());
       for (std::size_t i = 0; i < hidden.sequences(); ++i)
         error.add(original.sequence(i), hidden.sequence(i).block(0, 0, original.context(), engine_.width()),
                   engine_.executor());
       record.error.push_back(error.value());
-      if (results.block) results.block(b);
+      save(false);
     }
-    if (!tell(progress, "prune", step, engine_.blocks(), engine_.blocks())) return false;
+    if (!tell(progress, "prune", step, engine_.blocks(), engine_.blocks())) return save(true);
     if (!grams.empty()) {
       const RmiMatrix rmi = mutual_information(grams, recipe_.sparsity_needs().debiased);
       record.rmi = rmi.values;
       record.importance = importance(rmi);
     }
-
-    for (const A_linear* one : layers_) record.zeros.push_back(one->zeros());
     if (options_.train_steps != 0 && !share_out_rank(step, progress, record)) return false;
     report_.steps.push_back(std::move(record));
+    under_way_.reset();
     step_ = step;
     return true;
   }
 
-  /// The pattern of every layer for this step; empty if progress asked to stop.
-  std::vector<Pattern> share_out(std::size_t step, const Progress& progress, AdaptStep& record) {
-    if (options_.n_of_m) return std::vector<Pattern>(layers_.size(), *options_.n_of_m);
+  /// The zeros of every layer after this step. False if progress asked to stop.
+  bool share_out(std::size_t step, const Progress& progress, AdaptStep& record) {
+    if (options_.n_of_m) {
+      for (const A_linear* one : layers_)
+        record.zeros.push_back(zeros_of(*options_.n_of_m, one->out(), one->in(), one->name));
+      return true;
+    }
     const SparsityNeeds needs = recipe_.sparsity_needs();
     RmiMatrix rmi;
     std::vector<ScoreCurve> curves;
     if (needs.rmi || (options_.report_rmi && step > 1)) {
       const auto go_on = [&](std::size_t b) { return tell(progress, "mutual information", step, b, engine_.blocks()); };
       const std::size_t context = needs.rmi ? engine_.context() : report_context();
-      if (!measure_rmi(engine_, context, recipe_.features(), needs.debiased, rmi, go_on)) return {};
+      if (!measure_rmi(engine_, context, recipe_.features(), needs.debiased, rmi, go_on)) return false;
       record.rmi = rmi.values;
       record.importance = importance(rmi);
     }
-    if (needs.curves && !measure_curves(step, progress, curves)) return {};
+    if (needs.curves && !measure_curves(step, progress, curves)) return false;
     if (needs.curves && !needs.per_matrix) curves = merged_by_block(curves);
     const std::vector<double> sizes = units(needs.per_matrix, [&](std::size_t l) { return size(l); });
     const std::vector<double> sparsity = recipe_.sparsities(
@@ -210,16 +229,9 @@ class Adaptation {
     const std::size_t weights = std::accumulate(upper.begin(), upper.end(), std::size_t{0});
     const std::size_t total =
         std::max(zeros_target(weights, record.target), std::accumulate(lower.begin(), lower.end(), std::size_t{0}));
-    std::vector<Pattern> patterns;
-    for (std::size_t zeros : apportion(wanted, total, lower, upper)) patterns.push_back(ExactZeros{.zeros = zeros});
-    return patterns;
-  }
-
-  std::vector<std::size_t> zeros_of_all(const std::vector<Pattern>& patterns) const {
-    std::vector<std::size_t> zeros;
-    for (std::size_t l = 0; l < layers_.size(); ++l)
-      zeros.push_back(zeros_of(patterns[l], layers_[l]->out(), layers_[l]->in(), layers_[l]->name));
-    return zeros;
+    const std::vector<std::size_t> zeros = apportion(wanted, total, lower, upper);
+    record.zeros.assign(zeros.begin(), zeros.end());
+    return true;
   }
   double size(std::size_t l) const { return static_cast<double>(layers_[l]->weight.size()); }
 
@@ -236,8 +248,8 @@ class Adaptation {
     return merged;
   }
 
-  /// Squared scores w²·Σx²·Σg² of every layer: the loss that a weight's removal costs to second order, with the
-  /// Kronecker-factored diagonal for the curvature (g = ∂ℓ/∂y on training batches that training itself does not see).
+  /// What removing weights costs every layer, to second order, by the gradients of training batches that training
+  /// itself does not see.
   bool measure_curves(std::size_t step, const Progress& progress, std::vector<ScoreCurve>& curves) {
     const bool go_on = measure_backward(A_linear::Measure::output_squares, step, progress);
     for (A_linear* one : layers_) one->measure(A_linear::Measure::nothing);
@@ -249,16 +261,10 @@ class Adaptation {
       run_block(engine_, b, hidden);
       detail::hold(engine_, b);
       for (A_linear& one : engine_.linears(b)) {
-        std::vector<float> effective(one.weight.size());  // (out, in)
-        MatrixView<float> w(effective.data(), one.out(), one.in());
+        std::vector<float> effective(one.weight.size());
+        const MatrixView<float> w(effective.data(), one.out(), one.in());
         one.effective_weight(w);
-        ScoreCurve curve;
-        const auto inputs = seen[one.input].norms.sum_squares();
-        const auto outputs = one.output_gradient_squares();
-        for (std::size_t r = 0; r < w.rows; ++r)
-          for (std::size_t c = 0; c < w.cols; ++c)
-            curve.add(static_cast<double>(w(r, c)) * static_cast<double>(w(r, c)) * inputs[c] * outputs[r]);
-        curves.push_back(std::move(curve));
+        curves.emplace_back().add(w, seen[one.input].norms.sum_squares(), one.output_gradient_squares());
       }
     }
     return true;
@@ -275,10 +281,12 @@ class Adaptation {
 
   // ---- pruning one block --------------------------------------------------------------------------------------
 
-  void prune_block(std::size_t b, const std::vector<Pattern>& patterns, HiddenStates& hidden) {
+  void prune_block(std::size_t b, const std::vector<std::uint64_t>& zeros, HiddenStates& hidden) {
     const std::vector<InputStatistics> seen = input_statistics(engine_, b, hidden, policy_.needs);
     for (std::size_t l = 0; l < layers_.size(); ++l)
-      if (block_[l] == b) prune_layer(layer(l), patterns[l], seen[layers_[l]->input].view(policy_.needs));
+      if (block_[l] == b)
+        prune_layer(layer(l), options_.n_of_m ? Pattern(*options_.n_of_m) : Pattern(ExactZeros{.zeros = zeros[l]}),
+                    seen[layers_[l]->input].view(policy_.needs));
   }
 
   void prune_layer(A_linear& layer, const Pattern& pattern, const LayerStatistics& seen) {
@@ -385,8 +393,9 @@ class Adaptation {
   std::vector<A_linear*> layers_;
   std::vector<std::size_t> block_;  // of each layer
   AdaptReport report_;
-  std::size_t step_ = 0;       // schedule steps whose pruning is done
-  std::uint64_t trained_ = 0;  // training steps done
+  std::size_t step_ = 0;                // schedule steps whose pruning is done
+  std::optional<AdaptStep> under_way_;  // the one whose pruning is not: its `error` has the blocks done
+  std::uint64_t trained_ = 0;           // training steps done
 };
 
 /// Algorithm 1 from start to end; returns what was done.

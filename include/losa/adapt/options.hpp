@@ -30,7 +30,8 @@ struct AdaptOptions {
   std::size_t tokens_per_step = 0;  // of a training batch, for progress only
 };
 
-/// Called where the state is complete; `due` at the end of a phase or before a stop, else after a training step.
+/// Called where the state is complete; `due` at the end of a phase or before a stop, else after a pruned block or a
+/// training step.
 using Checkpoint = std::function<void(bool due)>;
 
 /// Where the result goes as it becomes final: `begin` once, with the zeros of every layer, then `block` for every block

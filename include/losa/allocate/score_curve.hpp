@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <losa/core/error.hpp>
@@ -41,6 +42,16 @@ class ScoreCurve {
       for (std::size_t c = 0; c < weight.cols; ++c) {
         const double value = static_cast<double>(score(r, c, weight(r, c)));
         add(value * value);
+      }
+  }
+  /// Every weight by q = w²·Σx²·Σg², the loss that its removal costs to second order with the Kronecker-factored
+  /// diagonal for the curvature. `inputs` (in) Σx² of each column over some tokens, `outputs` (out) Σ(∂ℓ/∂y)² of each
+  /// row.
+  void add(MatrixView<const float> weight, std::span<const double> inputs, std::span<const double> outputs) {
+    for (std::size_t r = 0; r < weight.rows; ++r)
+      for (std::size_t c = 0; c < weight.cols; ++c) {
+        const double w = static_cast<double>(weight(r, c));
+        add(w * w * inputs[c] * outputs[r]);
       }
   }
   /// As if every weight of the other had been added here.
