@@ -125,7 +125,7 @@ inline const std::vector<std::size_t>& awkward_sizes() {
   return sizes;
 }
 inline const std::vector<std::size_t>& awkward_tokens() {
-  static const std::vector<std::size_t> tokens{1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 33, 63, 64, 65, 72, 97, 130};
+  static const std::vector<std::size_t> tokens{1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 33, 63, 64, 65, 72, 97, 130, 150};
   return tokens;
 }
 inline const std::vector<double>& sparsities() {

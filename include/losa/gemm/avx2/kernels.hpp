@@ -87,7 +87,7 @@ struct Kernels {
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
       const std::uint16_t* entry = lists.entries + lists.starts[r];
-      const std::uint16_t* const end = lists.entries + lists.starts[r + 1];
+      const std::uint16_t* const end = lists.entries + lists.ends[r];
       const T* value = values + lists.offsets[r];
       const T* soon = lists.soon(values, r);
       float* const out = sums + r * V * lanes;
@@ -123,7 +123,7 @@ struct Kernels {
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
       const std::uint16_t* entry = lists.entries + lists.starts[r];
-      const std::uint16_t* const end = lists.entries + lists.starts[r + 1];
+      const std::uint16_t* const end = lists.entries + lists.ends[r];
       const float* value = values + lists.offsets[r];
       const float* soon = lists.soon(values, r);
       __m256 row[V];
@@ -149,7 +149,7 @@ struct Kernels {
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
       const std::uint16_t* entry = lists.entries + lists.starts[r];
-      const std::uint16_t* const end = lists.entries + lists.starts[r + 1];
+      const std::uint16_t* const end = lists.entries + lists.ends[r];
       std::size_t k = lists.offsets[r];
       const float* soon = lists.soon(values, r);
       __m256 row[V];

@@ -59,7 +59,7 @@ struct Kernels {
       const T* soon = lists.soon(values, r);
       float* const out = sums + r * V * lanes;
       Row<V> acc = load<V>(out);
-      for (std::uint32_t k = lists.starts[r]; k != lists.starts[r + 1]; ++k, ++value) {
+      for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k, ++value) {
         __builtin_prefetch(soon++, 0, 2);
         const Batch weight(static_cast<float>(widen(*value)));
         const float* column = panel + 2 * std::size_t{lists.entries[k]};
@@ -79,7 +79,7 @@ struct Kernels {
       const float* value = values + lists.offsets[r];
       const float* soon = lists.soon(values, r);
       const Row<V> row = load<V>(g + r * V * lanes);
-      for (std::uint32_t k = lists.starts[r]; k != lists.starts[r + 1]; ++k, ++value) {
+      for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k, ++value) {
         __builtin_prefetch(soon++, 0, 2);
         const Batch weight(*value);
         float* column = sums + 2 * std::size_t{lists.entries[k]};
@@ -98,7 +98,7 @@ struct Kernels {
       std::size_t i = lists.offsets[r];
       const float* soon = lists.soon(values, r);
       const Row<V> row = load<V>(g + r * V * lanes);
-      for (std::uint32_t k = lists.starts[r]; k != lists.starts[r + 1]; ++k, ++i) {
+      for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k, ++i) {
         __builtin_prefetch(soon++, 0, 2);
         const float* column = panel + 2 * std::size_t{lists.entries[k]};
         Batch dot = row[0] * Batch::load_unaligned(column);
