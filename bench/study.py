@@ -21,7 +21,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = ROOT / "examples" / "data" / "tiny"
-GRID = (3e-3, 6e-3, 1e-2, 2e-2)
+GRID = (1.5e-3, 3e-3, 6e-3, 1e-2)
 METHODS = ("prune", "unmasked", "uniform", "losa-published", "losa")
 
 

@@ -96,6 +96,26 @@ TEST_CASE_TEMPLATE("a run that is resumed from any checkpoint ends with the same
   }
 }
 
+TEST_CASE("a saved pruning that does not fit the engine is refused") {
+  SmallEngine engine(2);
+  losa::Adaptation run(engine, losa::SparseGpt{}, uniform_recipe(), options());
+  toy::Archive saved;
+  run.run({}, [&](bool) {
+    if (saved.values.empty()) run.visit(saved);
+  });
+  REQUIRE(std::get<std::uint64_t>(saved.values.at("pruning")) == 1);
+  saved.reading = true;
+  for (const std::string name : {"zeros", "error"}) {
+    toy::Archive lying = saved;
+    if (name == "zeros") std::get<std::vector<std::uint64_t>>(lying.values.at("pruning.zeros")).pop_back();
+    if (name == "error") std::get<std::vector<double>>(lying.values.at("pruning.error")).assign(3, 0.0);
+    SmallEngine fresh(2);
+    losa::Adaptation rest(fresh, losa::SparseGpt{}, uniform_recipe(), options());
+    rest.visit(lying);
+    CHECK_THROWS_AS(rest.restore(), losa::ShapeError);
+  }
+}
+
 TEST_CASE("progress can stop the run, which then goes on where it stood") {
   SmallEngine reference(2), engine(2);
   const auto expected = losa::adapt(reference, losa::as_policy(losa::Wanda{}), uniform_recipe(), options());

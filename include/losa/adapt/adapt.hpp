@@ -83,7 +83,9 @@ class Adaptation {
     visitor.group("report.", [&] { report_.visit(visitor); });
     std::uint64_t pruning = under_way_.has_value();
     visitor("pruning", pruning);
-    if (pruning != 0) {
+    if (pruning == 0) {
+      under_way_.reset();
+    } else {
       if (!under_way_) under_way_.emplace();
       visitor.group("pruning.", [&] { under_way_->visit(visitor); });
     }
@@ -92,7 +94,12 @@ class Adaptation {
       visitor.group(one.name + ".", [&] { one.visit(visitor); });
     }
   }
+  /// Throws ShapeError if what was read does not fit the engine.
   void restore() {
+    if (under_way_ && (under_way_->zeros.size() != layers_.size() || under_way_->error.size() > engine_.blocks()))
+      detail::raise<ShapeError>("adapt: the saved state has a pruning under way of ", under_way_->zeros.size(),
+                                " layers and ", under_way_->error.size(), " blocks; the engine has ", layers_.size(),
+                                " and ", engine_.blocks());
     for (std::size_t l = 0; l < layers_.size(); ++l) layer(l).restore(engine_.executor());
   }
 
@@ -183,6 +190,7 @@ class Adaptation {
       save(false);
     }
     if (!tell(progress, "prune", step, engine_.blocks(), engine_.blocks())) return save(true);
+    for (std::size_t l = 0; l < layers_.size(); ++l) record.zeros[l] = layers_[l]->zeros();
     if (!grams.empty()) {
       const RmiMatrix rmi = mutual_information(grams, recipe_.sparsity_needs().debiased);
       record.rmi = rmi.values;
