@@ -1,12 +1,14 @@
-"""The study of docs/results.md: methods at equal training tokens and trainable parameters on the embedded model.
+"""The studies of docs/results.md: methods at equal training tokens and trainable parameters.
 
     cmake --preset release && cmake --build --preset release --target losa-llama
     build/venv/bin/python bench/study.py                     about an hour on two cores; what is done is kept
     build/venv/bin/python bench/study.py --seeds 2 --sparsities 0.7
+    build/venv/bin/python bench/study.py --smollm2           hours: 51,200 tokens, 50 and 70 %, one seed, rates 0.003, 0.005
 
-For every method and sparsity the learning rate is the one of a grid that is best on a held-out tenth of train.txt
-(seed 0); then every seed is run at that rate. Test figures come from test.txt, which no choice has seen. A seed sets
-the adapters' initialisation and the order of the batches. Writes build/study/study.json, study.md and study.png.
+For every method and sparsity the learning rate is the one of a grid that is best on a held-out tenth of the training
+text (seed 0); then every seed is run at that rate. Test figures come from a text that no choice has seen. A seed sets
+the adapters' initialisation and the order of the batches. Writes study.json, study.md and study.png to --out
+(build/study, build/study-smollm2).
 """
 import argparse
 import concurrent.futures
@@ -21,7 +23,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = ROOT / "examples" / "data" / "tiny"
-GRID = (1.5e-3, 3e-3, 6e-3, 1e-2)
+SMOLLM2 = ROOT / "build" / "smollm2"
 METHODS = ("prune", "unmasked", "uniform", "losa-published", "losa")
 
 
@@ -32,20 +34,20 @@ class Study:
         self.out.mkdir(parents=True, exist_ok=True)
 
     def json_of(self, *arguments):
-        done = subprocess.run([str(self.o.tool), *map(str, arguments), "--threads", "1", "--json", "-"],
+        done = subprocess.run([str(self.o.tool), *map(str, arguments), "--threads", str(self.o.threads), "--json", "-"],
                               stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             sys.exit(f"study: failed: {arguments}")
         return json.loads(done.stdout)
 
     def evaluate(self, directory):
-        return self.json_of("eval", "--model", directory, "--tokens", DATA / "test.txt", "--context", 256,
+        return self.json_of("eval", "--model", directory, "--tokens", self.o.test, "--context", self.o.context,
                             "--sequences", self.o.sequences)["perplexity"]
 
     def run(self, *arguments):
         """One adaptation and its test perplexity; remembered under its arguments."""
-        arguments = ["--model", DATA, "--train", DATA / "train.txt", "--hold-out", 0.1, "--train-tokens", self.o.tokens,
-                     *arguments]
+        arguments = ["--model", self.o.model, "--train", self.o.train, "--hold-out", 0.1, "--train-tokens",
+                     self.o.tokens, *arguments]
         key = hashlib.sha256(" ".join(map(str, arguments[4:])).encode()).hexdigest()[:16]
         kept = self.out / f"run-{key}.json"
         if kept.exists():
@@ -80,11 +82,11 @@ def cells(o):
 def study_cell(study, pool, name, pattern, arguments):
     if name == "prune":
         return {"method": name, "pattern": pattern, "rate": None, "runs": [study.run(*arguments)]}
-    tried = list(pool.map(lambda rate: study.run(*arguments, "--lr", rate, "--seed", 0), GRID))
-    rate = min(zip(tried, GRID), key=lambda pair: pair[0]["held_out"])[1]
+    tried = list(pool.map(lambda rate: study.run(*arguments, "--lr", rate, "--seed", 0), study.o.grid))
+    rate = min(zip(tried, study.o.grid), key=lambda pair: pair[0]["held_out"])[1]
     runs = list(pool.map(lambda seed: study.run(*arguments, "--lr", rate, "--seed", seed), range(study.o.seeds)))
     return {"method": name, "pattern": pattern, "rate": rate, "runs": runs,
-            "grid": {str(r): t["held_out"] for r, t in zip(GRID, tried)}}
+            "grid": {str(r): t["held_out"] for r, t in zip(study.o.grid, tried)}}
 
 
 def spread(values):
@@ -139,15 +141,29 @@ def picture(dense, results, path):
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--tool", type=pathlib.Path, default=ROOT / "build/release/examples/llama/losa-llama")
-    p.add_argument("--out", type=pathlib.Path, default=ROOT / "build/study")
-    p.add_argument("--tokens", type=int, default=102400, help="training tokens")
-    p.add_argument("--seeds", type=int, default=5)
-    p.add_argument("--sequences", default="256", help="of 256 tokens of test.txt")
-    p.add_argument("--sparsities", nargs="+", default=["0.5", "0.6", "0.7", "2:4"])
-    p.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    p.add_argument("--smollm2", action="store_true", help="defaults for SmolLM2 on WikiText-2 instead of the embedded model")
+    p.add_argument("--model", type=pathlib.Path)
+    p.add_argument("--train", type=pathlib.Path)
+    p.add_argument("--test", type=pathlib.Path)
+    p.add_argument("--out", type=pathlib.Path)
+    p.add_argument("--tokens", type=int, help="training tokens")
+    p.add_argument("--grid", nargs="+", type=float, help="learning rates")
+    p.add_argument("--seeds", type=int)
+    p.add_argument("--context", type=int, help="tokens of a test sequence")
+    p.add_argument("--sequences", help="of the test text")
+    p.add_argument("--sparsities", nargs="+")
+    p.add_argument("--jobs", type=int, help="runs at a time")
+    p.add_argument("--threads", type=int, help="of a run")
+    p.set_defaults(model=DATA, train=DATA / "train.txt", test=DATA / "test.txt", out=ROOT / "build/study", tokens=102400,
+                   grid=[1.5e-3, 3e-3, 6e-3, 1e-2], seeds=5, context=256, sequences="256",
+                   sparsities=["0.5", "0.6", "0.7", "2:4"], jobs=2, threads=1)
+    if p.parse_known_args()[0].smollm2:
+        p.set_defaults(model=SMOLLM2 / "model", train=SMOLLM2 / "valid.u16", test=SMOLLM2 / "test.u16",
+                       out=ROOT / "build/study-smollm2", tokens=51200, grid=[3e-3, 5e-3], seeds=1, context=512,
+                       sequences="32", sparsities=["0.5", "0.7"], jobs=1, threads=2)
     o = p.parse_args()
     study = Study(o)
-    dense = study.evaluate(DATA)
+    dense = study.evaluate(o.model)
     ordering = {}
     results = []
     with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
