@@ -130,4 +130,8 @@ TEST_CASE("mistakes get one clear sentence") {
         }) == "block0.up: mask pattern 2:5 needs `in` to be a multiple of 5, got weight 24 × 16");
   CHECK(message([](auto&, auto& e) { e.poisoned_step = 7; }) ==
         "adapt: the loss is not finite at training step 8 of 30 (schedule step 2); lower the learning rate");
+  const losa::Recipe wide{losa::UniformSparsity{}, losa::UniformRank{}, losa::OneShot{},
+                          losa::RecipeOptions{.mean_rank = 17}};
+  CHECK_THROWS_WITH_AS(losa::Adaptation(engine, losa::as_policy(losa::Wanda{}), wide, options()),
+                       "adapt: the mean rank must be at most 16 for block0.up, 24 × 16; got 17", losa::RangeError);
 }

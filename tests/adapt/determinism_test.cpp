@@ -117,18 +117,34 @@ TEST_CASE("a saved pruning that does not fit the engine is refused") {
 }
 
 TEST_CASE("progress can stop the run, which then goes on where it stood") {
-  SmallEngine reference(2), engine(2);
-  const auto expected = losa::adapt(reference, losa::as_policy(losa::Wanda{}), uniform_recipe(), options());
-  losa::Adaptation run(engine, losa::as_policy(losa::Wanda{}), uniform_recipe(), options());
-  std::size_t stops = 0;
-  std::size_t told = 0;
-  std::size_t next = 1;  // later and later in whatever phase comes, so that every phase ends at last
-  while (!run.run([&](const losa::ProgressEvent&) { return ++told < next; })) {
-    ++stops;
-    told = 0;
-    next = stops < 12 ? next + 1 : 1000000;
-  }
-  CHECK(stops > 3);
-  CHECK(same(run.report(), expected));
-  CHECK(all_weights(engine) == all_weights(reference));
+  const auto check = [](const auto& recipe) {
+    SmallEngine reference(2), engine(2);
+    const auto expected = losa::adapt(reference, losa::as_policy(losa::Wanda{}), recipe, options());
+    losa::Adaptation run(engine, losa::as_policy(losa::Wanda{}), recipe, options());
+    std::size_t stops = 0;
+    std::size_t told = 0;
+    std::size_t next = 1;  // later and later in whatever phase comes, so that every phase ends at last
+    std::string_view phase;
+    bool saved = false;
+    while (!run.run(
+        [&](const losa::ProgressEvent& event) {
+          phase = event.phase;
+          return ++told < next;
+        },
+        [&](bool due) { saved = due; })) {
+      // All but what comes before a pruning is saved.
+      if (phase == "prune" || phase == "train" || (phase == "sensitivity" && !recipe.sparsity_needs().curves))
+        CHECK(saved);
+      saved = false;
+      ++stops;
+      told = 0;
+      next = stops < 12 ? next + 1 : 1000000;
+    }
+    CHECK(stops > 3);
+    CHECK(same(run.report(), expected));
+    CHECK(all_weights(engine) == all_weights(reference));
+  };
+  check(uniform_recipe());
+  check(losa::Recipe{losa::UniformSparsity{}, losa::SpectralRank{.min = 1, .max = 8}, losa::Linear{},
+                     losa::RecipeOptions{.mean_rank = 3}});
 }

@@ -134,6 +134,24 @@ class Faults(RunTestCase):
                 self.succeed(*self.short(out, "--resume"))
                 self.assert_finished(out, expected)
 
+    def test_killed_while_publishing_then_resumed_with_a_mistake(self):
+        expected = self.tmp / "expected"
+        arguments = ["--method", "prune"]
+        calls = int(self.succeed(*self.short(expected, *arguments),
+                                 env=self.environment("count")).stderr.removeprefix("calls "))
+        begun = 0
+        for at in range(calls - 14, calls):
+            out = self.tmp / f"killed-{at}"
+            support.call(*self.short(out, *arguments), env=self.environment("kill", at))
+            if (out / "report.json").exists() or {p.name for p in out.iterdir()} == {".partial"}:
+                continue  # complete, or nothing published yet
+            begun += 1
+            with self.subTest(change=at, of=calls):
+                self.refuse(1, *self.short(out, *arguments, "--resume", "--skip", ".*"))
+                self.succeed(*self.short(out, *arguments, "--resume"))
+                self.assert_finished(out, expected)
+        self.assertGreater(begun, 1)
+
     def test_full_disk_with_one_block_in_memory(self):
         """A run that only prunes leaves the complete model or nothing."""
         expected = self.tmp / "expected"

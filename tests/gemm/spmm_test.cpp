@@ -137,6 +137,28 @@ TEST_CASE("spmm: NaN and Inf reach the outputs whose kept weights touch them, ot
       }
 }
 
+TEST_CASE("spmm_transposed: NaN and Inf reach the columns that are kept in their row, and nothing else") {
+  const float inf = std::numeric_limits<float>::infinity();
+  const auto packed = test::random_packed<float>(130, 97, 0.6, 9);
+  for (const losa::Backend* backend : losa::backends())
+    for (std::size_t tokens : test::Sizes{1, 4, 8, 70, 130})
+      for (std::size_t row : test::Sizes{0, 77, 129})
+        for (float bad : {std::nanf(""), inf}) {
+          Matrix g(tokens, 130, 10);
+          const std::size_t token = tokens - 1;
+          g.view()(token, row) = bad;
+          Matrix dx(tokens, 97, 11);
+          losa::spmm_transposed(packed, g.view(), dx.view(), {}, {.backend = backend});
+          std::size_t wrong = 0;
+          for (std::size_t t = 0; t < tokens; ++t)
+            for (std::size_t c = 0; c < 97; ++c)
+              wrong += std::isfinite(dx(t, c)) == (t == token && packed.mask()(row, c));
+          CAPTURE(backend->name);
+          CAPTURE(tokens);
+          CHECK(wrong == 0);
+        }
+}
+
 TEST_CASE("spmm_transposed: agrees with double sums over awkward shapes") {
   test::sweep([](std::size_t rows, std::size_t cols, std::size_t tokens, double sparsity, std::uint64_t i) {
     const auto packed = test::random_packed<float>(rows, cols, sparsity, i);
@@ -234,7 +256,7 @@ TEST_CASE("spmm and spmm_transposed read and write nothing past either end of an
   for (const losa::Backend* backend : losa::backends())
     for (Side side : {Side::after, Side::before})
       for (std::size_t cols : test::Sizes{1, 5, 8, 63, 64, 67, 200})
-        for (std::size_t tokens : test::Sizes{1, 2, 3, 4, 5, 8, 13, 64, 70}) {
+        for (std::size_t tokens : test::Sizes{1, 2, 3, 4, 5, 8, 13, 64, 70, 131}) {
           const std::size_t rows = cols % 7 + 9;
           const auto packed = test::random_packed<float>(rows, cols, cols % 2 == 0 ? 0.5 : 0.0, cols);
           test::Guarded<float> x(tokens * cols, side), y(tokens * rows, side), bias(rows, side);
@@ -251,7 +273,7 @@ TEST_CASE("spmm and spmm_transposed read and write nothing past either end of an
 TEST_CASE("kernels read at most 64 bytes past the last packed value") {
   for (const losa::Backend* backend : losa::backends())
     for (std::size_t cols : test::Sizes{1, 8, 63, 65, 130})
-      for (std::size_t tokens : test::Sizes{1, 4, 8, 40}) {
+      for (std::size_t tokens : test::Sizes{1, 4, 8, 40, 131}) {
         const auto packed = test::random_packed<float>(11, cols, 0.3, cols);
         const losa::PackedLayout layout = losa::detail::layout(packed);
         test::Guarded<float> values(packed.kept() + 16);

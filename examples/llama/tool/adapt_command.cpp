@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <losa/adapt/adapt.hpp>
 #include <losa/adapter/lora.hpp>
 #include <losa/adapter/masked_lora.hpp>
@@ -212,18 +213,30 @@ llama::OutputType output_type(const std::string& dtype) {
   return llama::OutputType::as_input;
 }
 
-/// Seconds per phase and number of resumes, kept over resumes.
+/// What the object `run` of the report tells, kept over resumes.
 struct RunLog {
   std::uint64_t resumes = 0;
   std::map<std::string, double> seconds{
       {"mutual information", 0}, {"sensitivity", 0}, {"prune", 0}, {"train", 0}, {"write", 0}};
 
+  DampingLog damping;
+
   template <class V>
   void visit(V& visitor) {
     visitor("resumes", resumes);
     for (auto& [phase, value] : seconds) visitor("seconds." + phase, value);
+    visitor.group("damping.", [&] { damping.visit(visitor); });
   }
 };
+
+/// The smallest side of any layer that gets an adapter.
+template <class E>
+std::size_t smallest_side(E& engine) {
+  std::size_t smallest = std::numeric_limits<std::size_t>::max();
+  for (std::size_t b = 0; b < engine.blocks(); ++b)
+    for (const auto& layer : engine.linears(b)) smallest = std::min({smallest, layer.out(), layer.in()});
+  return smallest;
+}
 
 template <losa::Adapter A>
 void run_adapt(const AdaptArguments& a) {
@@ -273,9 +286,11 @@ void run_adapt(const AdaptArguments& a) {
   options.report_rmi = !a.n_of_m;
   options.report_context = std::max<std::size_t>(1, a.calibration_context / 4);
   options.tokens_per_step = engine.tokens_per_step();
-  losa::Adaptation run(engine, make_policy(a.choice), make_recipe(a.choice), options);
-
+  MethodChoice choice = a.choice;
+  choice.rank_limit = smallest_side(engine);
   RunLog log;
+  losa::Adaptation run(engine, make_policy(choice, log.damping), make_recipe(choice), options);
+
   const auto visit = [&](auto& visitor) {
     visitor.group("run.", [&] { log.visit(visitor); });
     run.visit(visitor);
@@ -331,7 +346,10 @@ void run_adapt(const AdaptArguments& a) {
   bool finished = false;
   try {
     finished = run.run(progress, checkpoint, results);
-  } catch (const losa::NumericError&) {  // would come again at the same step
+  } catch (const losa::NumericError&) {  // these would come again at the same step
+    directory.abandon();
+    throw;
+  } catch (const losa::RangeError&) {
     directory.abandon();
     throw;
   }
@@ -360,6 +378,8 @@ void run_adapt(const AdaptArguments& a) {
                    {"seconds", seconds},
                    {"peak_memory_bytes", peak_memory()},
                    {"resumes", log.resumes}};
+  if (log.damping.raised != 0)
+    report["run"]["damping"] = {{"layers_raised", log.damping.raised}, {"largest", log.damping.largest}};
   losa::io::write_file((directory.staging() / "report.json").string(), report.dump(1) + "\n");
   directory.publish();
 
@@ -385,7 +405,10 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
   sub->add_option("--model", a->model, "Hugging Face directory of a Llama-architecture model")->required();
   sub->add_option("--train", a->train, "token file to calibrate and train on (raw text for a byte-level model)")
       ->required();
-  sub->add_option("--out", a->out, "directory for the result: new or empty")->required();
+  sub->add_option("--out", a->out,
+                  "directory for the result: new or empty; other files of the model are copied, but for hidden folders "
+                  "and results")
+      ->required();
   sub->add_option("--sparsity", a->sparsity, "share of the blocks' weights to remove, in [0, 1)");
   sub->add_option("--pattern", a->pattern, "N:M, keep N of every M weights along the input (2:4); fixes the sparsity");
   sub->add_option("--method", a->choice.method,

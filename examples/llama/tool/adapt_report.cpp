@@ -78,6 +78,13 @@ std::vector<std::string> summary(const nlohmann::ordered_json& report) {
   std::snprintf(text, sizeof text, "zeros        %zu of %zu block weights (%.4f %%)", zeros, weights,
                 100.0 * static_cast<double>(zeros) / static_cast<double>(weights));
   lines.emplace_back(text);
+  if (report.at("run").contains("damping")) {
+    const auto& damping = report.at("run").at("damping");
+    std::snprintf(text, sizeof text,
+                  "damping      raised for %zu layers, up to %g: their Hessians were not positive definite",
+                  damping.at("layers_raised").get<std::size_t>(), damping.at("largest").get<double>());
+    lines.emplace_back(text);
+  }
   const auto& loss = report.at("loss");
   if (!loss.empty()) {
     std::snprintf(text, sizeof text, "trained      %zu steps, %zu parameters, loss %.3f → %.3f", loss.size(),

@@ -39,9 +39,11 @@ AnyRecipe with_schedule(const std::string& name, F&& next) {
 }
 template <class F>
 AnyRecipe with_rank(const MethodChoice& choice, F&& next) {
-  const auto most = static_cast<std::size_t>(std::max(1.0, 2 * *choice.mean_rank));
-  if (choice.rank_allocation == "error") return next(losa::ErrorRank{.min = 1, .max = most});
-  if (choice.rank_allocation == "spectral") return next(losa::SpectralRank{.min = 1, .max = 2 * most});
+  const auto most = [&](double means) {  // that an adapter gets; no layer takes more than its smaller side
+    return std::min(static_cast<std::size_t>(std::max(1.0, means * *choice.mean_rank)), choice.rank_limit);
+  };
+  if (choice.rank_allocation == "error") return next(losa::ErrorRank{.min = 1, .max = most(2)});
+  if (choice.rank_allocation == "spectral") return next(losa::SpectralRank{.min = 1, .max = most(4)});
   return next(losa::UniformRank{});
 }
 template <class F>
@@ -100,10 +102,17 @@ MethodChoice resolve(MethodChoice c, bool n_of_m, double sparsity) {
   return c;
 }
 
-AnyPolicy make_policy(const MethodChoice& choice) {
+AnyPolicy make_policy(const MethodChoice& choice, DampingLog& log) {
   if (choice.mask == "wanda") return wrap(losa::as_policy(losa::Wanda{}));
   if (choice.mask == "magnitude") return wrap(losa::as_policy(losa::Magnitude{}));
-  return wrap(losa::SparseGpt{});
+  return {losa::SparseGpt::needs,
+          [&log](losa::MatrixView<float> weight, const losa::LayerStatistics& statistics, const losa::PruneTask& task) {
+            losa::SparseGpt policy;
+            losa::Mask mask = policy.prune(weight, statistics, task);
+            log.raised += policy.report.raises != 0;
+            log.largest = std::max(log.largest, policy.report.damping);
+            return mask;
+          }};
 }
 
 AnyRecipe make_recipe(const MethodChoice& choice) {

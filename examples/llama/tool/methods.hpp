@@ -4,7 +4,9 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
+#include <limits>
 #include <losa/adapt/recipe.hpp>
 #include <losa/mask/policy.hpp>
 #include <memory>
@@ -98,6 +100,7 @@ struct MethodChoice {
   std::optional<double> learning_rate;
   std::optional<bool> regrow;
   TrainingChoice training;
+  std::size_t rank_limit = std::numeric_limits<std::size_t>::max();  // the smallest side of a layer of the model
 
   bool trains() const { return method != "prune"; }
   bool plain_adapter() const { return method == "unmasked"; }
@@ -106,7 +109,20 @@ struct MethodChoice {
 /// Fills in what the caller left to the method. Throws UsageError where the choices contradict each other.
 MethodChoice resolve(MethodChoice choice, bool n_of_m, double sparsity);
 
-AnyPolicy make_policy(const MethodChoice& choice);
+/// Layers for which SparseGPT had to raise its damping, and the largest damping used.
+struct DampingLog {
+  std::uint64_t raised = 0;
+  double largest = 0;
+
+  template <class V>
+  void visit(V& visitor) {
+    visitor("raised", raised);
+    visitor("largest", largest);
+  }
+};
+
+/// The log must outlive the policy.
+AnyPolicy make_policy(const MethodChoice& choice, DampingLog& log);
 AnyRecipe make_recipe(const MethodChoice& choice);
 
 }  // namespace tool

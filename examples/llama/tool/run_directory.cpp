@@ -105,8 +105,15 @@ void RunDirectory::make_and_lock() {
 RunDirectory::~RunDirectory() {
   std::error_code ignored;
   if (lock_ >= 0 && !published_ && (abandoned_ || !has_state())) {
-    fs::remove_all(partial(), ignored);
-    remove_made();
+    // .partial stays beside what an earlier or this run has published in part: it says whose that is, and --resume
+    // goes on from there.
+    if (holds_more_than_partial()) {
+      fs::remove(state(), ignored);
+      fs::remove_all(staging(), ignored);
+    } else {
+      fs::remove_all(partial(), ignored);
+      remove_made();
+    }
   }
   if (lock_ >= 0) close(lock_);
 }
@@ -120,6 +127,13 @@ void RunDirectory::remove_made() const {
     if (fs::exists(at, ignored) && !fs::remove(at, ignored)) return;
     if (at == made_) return;
   }
+}
+
+bool RunDirectory::holds_more_than_partial() const {
+  std::error_code error;
+  for (fs::directory_iterator at(out_, error); !error && at != fs::directory_iterator(); at.increment(error))
+    if (at->path().filename() != partial().filename()) return true;
+  return false;
 }
 
 bool RunDirectory::complete() const {

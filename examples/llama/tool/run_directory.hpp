@@ -15,7 +15,7 @@ class RunDirectory {
   /// Throws UsageError for a non-empty directory without `resume` or with something else in it, and for a directory
   /// that another process works in; losa::FileError if it cannot be made.
   RunDirectory(std::filesystem::path out, bool resume);
-  /// Gives up the lock. A run that never saved a state, and was not published, leaves nothing.
+  /// Gives up the lock. A run that never saved a state, and of which nothing was published, leaves nothing.
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;
   RunDirectory& operator=(const RunDirectory&) = delete;
@@ -42,6 +42,8 @@ class RunDirectory {
  private:
   std::filesystem::path partial() const { return out_ / ".partial"; }
   void make_and_lock();
+  /// True if something was published, whole or in part.
+  bool holds_more_than_partial() const;
   /// Removes the directories that were made here, as far as they are empty.
   void remove_made() const;
   /// Removes what a run leaves that was killed after its report was moved up and before .partial was gone.

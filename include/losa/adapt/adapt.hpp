@@ -4,11 +4,12 @@
 // under the mask.
 //
 //   losa::Adaptation run(engine, losa::as_policy(losa::Wanda{}), recipe, options);
-//   while (!run.finished()) run.advance(progress, checkpoint);
+//   run.run(progress, checkpoint);                      // false: stopped by progress; call it again to go on
 //
 // Memory: one block's statistics, and the hidden states of the calibration set twice (pruned and original model). Of
 // the weights, whatever the engine keeps: one block is enough.
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -41,7 +42,7 @@ class Adaptation {
  public:
   using A = typename E::Adapter;
 
-  /// The engine must outlive the run. Throws RangeError for options that contradict each other.
+  /// The engine must outlive the run. Throws RangeError for options that contradict each other or the engine's shapes.
   Adaptation(E& engine, P policy, R recipe, AdaptOptions options)
       : engine_(engine), policy_(std::move(policy)), recipe_(std::move(recipe)), options_(std::move(options)) {
     for (std::size_t b = 0; b < engine_.blocks(); ++b)
@@ -111,8 +112,13 @@ class Adaptation {
     if (!(options_.sparsity >= 0 && options_.sparsity < 1))
       detail::raise<RangeError>("adapt: sparsity must be in [0, 1), got ", options_.sparsity);
     if (layers_.empty()) detail::raise<RangeError>("adapt: the engine has no linear layer to prune");
-    for (const A_linear* layer : layers_)
+    for (const A_linear* layer : layers_) {
       if (options_.n_of_m) zeros_of(*options_.n_of_m, layer->out(), layer->in(), layer->name);
+      const std::size_t most = std::min(layer->out(), layer->in());
+      if (options_.train_steps != 0 && recipe_.mean_rank(1) > static_cast<double>(most))
+        detail::raise<RangeError>("adapt: the mean rank must be at most ", most, " for ", layer->name, ", ",
+                                  layer->out(), " × ", layer->in(), "; got ", recipe_.mean_rank(1));
+    }
   }
 
   /// Training steps that are done when the segment after schedule step t ends.
@@ -196,7 +202,7 @@ class Adaptation {
       record.rmi = rmi.values;
       record.importance = importance(rmi);
     }
-    if (options_.train_steps != 0 && !share_out_rank(step, progress, record)) return false;
+    if (options_.train_steps != 0 && !share_out_rank(step, progress, record)) return save(true);
     report_.steps.push_back(std::move(record));
     under_way_.reset();
     step_ = step;

@@ -5,8 +5,9 @@
 // pruned weight is touched.
 //
 //   spmm              sums[row]     += value · panel[column]          gather, rows in parallel
-//   spmm_transposed   sums[column]  += value · panel[row]             scatter, or gather on turned tiles, columns in
-//   parallel sddmm             value         += panel g[row] · panel x[column] sample, rows in parallel
+//   spmm_transposed   sums[column]  += value · panel[row]             scatter, column tiles in parallel;
+//                                                                     for many tokens gather, on turned tiles
+//   sddmm             value         += panel g[row] · panel x[column] sample, rows in parallel
 //
 // Tasks and tiles follow from the shapes and kept counts alone, so the bits do not depend on the executor.
 // A kernel set K supplies the inner loops for one instruction set: see portable/kernels.hpp for the plainest one.

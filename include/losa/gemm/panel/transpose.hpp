@@ -34,8 +34,7 @@ class TileTurner {
     }
   }
 
-  /// `by_row` has columns below `cols` as entries. Lists are filled up to a multiple of four by weights of 0 at row 0,
-  /// which saves the kernels a rest of unforeseeable length.
+  /// `by_row` has columns below `cols` as entries.
   TileLists turn(const TileLists& by_row, const float* values, std::size_t cols, std::size_t width) noexcept {
     for (std::size_t c = 0; c < cols; ++c) ends_[c] = starts_[c];
     for (std::size_t r = 0; r < by_row.rows; ++r) {
@@ -51,11 +50,6 @@ class TileTurner {
         values_[to] = value[k];
       }
     }
-    for (std::size_t c = 0; c < cols; ++c)
-      for (; ends_[c] % 4 != 0; ++ends_[c]) {
-        entries_[ends_[c]] = 0;
-        values_[ends_[c]] = 0;
-      }
     return {.rows = cols, .entries = entries_, .starts = starts_, .ends = ends_, .offsets = offsets_};
   }
   const float* values() const noexcept { return values_; }
