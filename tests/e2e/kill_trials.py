@@ -2,11 +2,12 @@
 nobody disturbed, bit for bit, and the same for one thread and for all.
 
     python tests/e2e/kill_trials.py --tool build/release/examples/llama/losa-llama \
-        --model build/smollm2/model --train build/smollm2/valid.u16 --trials 10 -- --sparsity 0.5 --train-tokens 1536
+        --model build/smollm2/model --train build/smollm2/valid.u16 -- --sparsity 0.5 --context 64 --train-tokens 1280 \
+        --calibration-sequences 4
 
 What stands after -- goes to `adapt`. Every trial kills the run once or several times (SIGKILL, at a random moment of
 what is left), resumes with a random number of threads, and compares every file of the result, report.json without its
-object `run`. Not part of ctest: on SmolLM2 it takes about an hour. Exits 1 if a trial fails.
+object `run`. Not part of ctest: it takes as long as a dozen or two of the runs. Exits 1 if a trial fails.
 """
 import argparse
 import json
