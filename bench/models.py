@@ -1,7 +1,7 @@
 """Time and memory of losa-llama on models from 135M to 7B: one-shot Wanda and SparseGPT, and a training step.
 
     cmake --preset release && cmake --build --preset release --target losa-llama
-    build/venv/bin/python bench/models.py                          needs 60 GB of disk and hours for 7b
+    build/venv/bin/python bench/models.py                          7b needs tens of gigabytes of disk
     build/venv/bin/python bench/models.py --shapes 135m 1.1b
 
 The models have random weights (examples/llama/tools/random_model.py, bf16): time and memory do not depend on the

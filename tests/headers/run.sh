@@ -134,7 +134,7 @@ foreign_headers() {
 
 # Least of five rounds, so that a busy moment of the machine does not count; losa.hpp's limit of 6 s holds where the
 # headers that it includes from elsewhere take 3.1 s, and grows with them on a slower machine (the same one has taken
-# 2.2 to 4.5 s for them within a day).
+# 2.9 to 4.5 s for them within a day).
 check_time() {
   local unit round limit
   echo '#include <losa/gemm.hpp>' >"$work/gemm.cpp"

@@ -3,9 +3,9 @@
 // costs what W read by rows does. One pass over the kept weights, to lists with room for every row; the panels of a
 // group share it.
 //
-//   TileLists by_row = decoder.decode(r0, rows, w0, w1, 2);          entries are columns
-//   TileLists by_column = turner.turn(by_row, values, cols, width);  entries are rows · width / 2, values
-//   turner.values()
+//   TileLists by_row = decoder.decode(r0, rows, w0, w1, 2, ahead);   // entries are columns
+//   TileLists by_column = turner.turn(by_row, values, cols, width);  // entries are rows · width / 2
+//   K::gather<V>(by_column, turner.values(), panel, sums);
 
 #include <cstddef>
 #include <cstdint>
