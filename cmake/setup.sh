@@ -4,6 +4,7 @@
 #
 #   cmake/setup.sh                 what the build, the tests and the demo need
 #   cmake/setup.sh --with-smollm2  what examples/llama/tools/smollm2.py needs too
+#   cmake/setup.sh --with-neon     the AArch64 cross compiler and QEMU's user emulator too, for the preset `neon`
 #   cmake/setup.sh --with-torch    PyTorch too (about 3 GB): for training the embedded model and cross-checks
 #
 # LOSA_TEST_PYPI=1 adds compressed-tensors and PyTorch, for the live round trip of compressed checkpoints.
@@ -16,8 +17,9 @@ wheels="numpy matplotlib safetensors"
 for option in "$@"; do
   case $option in
     --with-smollm2) wheels="$wheels gguf tokenizers" ;;
+    --with-neon) packages="$packages g++-aarch64-linux-gnu qemu-user" ;;
     --with-torch) wheels="$wheels torch" ;;
-    *) echo "setup: unknown option $option; known are --with-smollm2 and --with-torch" >&2; exit 2 ;;
+    *) echo "setup: unknown option $option; known are --with-smollm2, --with-neon and --with-torch" >&2; exit 2 ;;
   esac
 done
 # The last release that holds the compressor of the sparse-bitmask layout.

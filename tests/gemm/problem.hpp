@@ -4,13 +4,16 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <losa/core/random.hpp>
@@ -133,10 +136,33 @@ inline const std::vector<double>& sparsities() {
   return values;
 }
 
-/// Calls f(rows, cols, tokens, sparsity, index) for every pair of awkward sizes; tokens and sparsities go round at
-/// coprime steps, so that each meets each, and larger matrices of several tiles and blocks follow.
+/// The number in `text`, the environment variable LOSA_TEST_SHARE: a sweep runs one of every so many cases. All if
+/// unset.
+inline std::uint64_t parse_share(const char* text) {
+  if (text == nullptr) return 1;
+  const std::string_view digits(text);
+  std::uint64_t share = 0;
+  const auto [end, error] = std::from_chars(digits.begin(), digits.end(), share);
+  if (error != std::errc{} || end != digits.end() || share == 0)
+    throw std::invalid_argument("LOSA_TEST_SHARE must be a whole number from 1, got \"" + std::string(digits) + "\"");
+  return share;
+}
+
+/// True for one of every `share` consecutive cases, at a random place among them: whatever goes round with the index
+/// (sparsity, type, accumulate, bias) would keep step with every tenth.
+inline bool in_share(std::uint64_t index, std::uint64_t share) {
+  return index % share == losa::Random{.seed = 13}.below(share, index / share);
+}
+
+/// Calls run(rows, cols, tokens, sparsity, index) for every pair of awkward sizes; tokens and sparsities go round at
+/// coprime steps, so that each meets each, and larger matrices of several tiles and blocks follow. LOSA_TEST_SHARE=10
+/// runs a tenth of them, always the same.
 template <class F>
-void sweep(F&& f) {
+void sweep(F&& run) {
+  const auto f = [&run, share = parse_share(std::getenv("LOSA_TEST_SHARE"))](
+                     std::size_t rows, std::size_t cols, std::size_t tokens, double sparsity, std::uint64_t index) {
+    if (in_share(index, share)) run(rows, cols, tokens, sparsity, index);
+  };
   std::uint64_t i = 0;
   for (std::size_t rows : awkward_sizes())
     for (std::size_t cols : awkward_sizes()) {
