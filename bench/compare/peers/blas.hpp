@@ -59,7 +59,7 @@ class DenseCopies {
 struct BlasFunctions {
   cblas::Sgemm* sgemm = nullptr;
   cblas::Sgemv* sgemv = nullptr;
-  std::string kernel;
+  std::function<std::string()> kernel;
 };
 
 class BlasProduct : public Contender {
@@ -87,7 +87,7 @@ class BlasProduct : public Contender {
     }
   }
   std::size_t bytes() const override { return layer_.size() * sizeof(float); }
-  std::string kernel() const override { return blas_.kernel; }
+  std::string kernel() const override { return blas_.kernel(); }
 
  private:
   Layer layer_;

@@ -1,9 +1,11 @@
-// libxsmm: weights packed beforehand in blocks of 64 × 64, each multiplied by its generated small kernel, which adds up
-// a whole row of blocks. Block rows are shared out among OpenMP threads.
+// libxsmm: weights packed beforehand in blocks of 64 × 64, each multiplied by its generated small kernel. Block rows
+// are shared out among OpenMP threads. Activations are packed into such blocks at every call, and sums are kept in a
+// tile of their own: rows of x and y are often a power of two apart and would push each other out of the cache.
 
 #include <libxsmm.h>
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "../peers.hpp"
@@ -26,24 +28,21 @@ class XsmmProduct : public Contender {
       copies_.push_back(blocks());
       while (copies_.size() < layer_.copies(bytes())) copies_.push_back(copies_[0]);
     }
-    whole_ = kernel_for(block);
-    rest_ = operands.tokens % block == 0 ? nullptr : kernel_for(operands.tokens % block);
+    whole_ = kernels_for(block);
+    rest_ = operands.tokens % block == 0 ? Kernels{} : kernels_for(operands.tokens % block);
   }
   void run() override {
     const float* w = copies_[turn_++ % copies_.size()].data();
     const std::size_t token_blocks = (operands_.tokens + block - 1) / block;
     const std::size_t out_blocks = layer_.out / block;
-    const unsigned long long count = layer_.in / block;
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
       for (std::size_t t = 0; t < token_blocks; ++t) pack_tokens(t * block);
 #pragma omp for schedule(static)
       for (std::size_t i = 0; i < out_blocks * token_blocks; ++i) {
-        const std::size_t o = i % out_blocks;
-        const std::size_t t = i / out_blocks * block;
-        const auto kernel = operands_.tokens - t < block ? rest_ : whole_;
-        kernel(w + o * block * layer_.in, x_.data() + t * layer_.in, operands_.y + t * layer_.out + o * block, &count);
+        const std::size_t r = i / token_blocks * block;
+        tile(w + r * layer_.in, r, i % token_blocks * block);
       }
     }
   }
@@ -67,20 +66,34 @@ class XsmmProduct : public Contender {
     for (std::size_t c = 0; c < layer_.in; c += block)
       for (std::size_t i = 0; i < n; ++i) p = std::copy_n(operands_.x + (t + i) * layer_.in + c, block, p);
   }
-  libxsmm_smmfunction_reducebatch_strd kernel_for(std::size_t tokens) const {
+  /// Outputs r … r + 63 of the tokens from t on.
+  void tile(const float* w, std::size_t r, std::size_t t) {
+    alignas(64) std::array<float, block * block> sums;
+    const std::size_t n = std::min(block, operands_.tokens - t);
+    const Kernels& kernels = n < block ? rest_ : whole_;
+    const float* x = x_.data() + t * layer_.in;
+    for (std::size_t c = 0; c < layer_.in; c += block, w += block * block, x += n * block)
+      (c == 0 ? kernels.first : kernels.next)(w, x, sums.data());
+    for (std::size_t i = 0; i < n; ++i)
+      std::copy_n(sums.data() + i * block, block, operands_.y + (t + i) * layer_.out + r);
+  }
+
+  struct Kernels {
+    libxsmm_smmfunction first = nullptr;  // overwrites the sums
+    libxsmm_smmfunction next = nullptr;   // adds to them
+  };
+  static Kernels kernels_for(std::size_t tokens) {
     const auto size = static_cast<libxsmm_blasint>(block);
-    const auto n = static_cast<libxsmm_blasint>(tokens);
-    const auto ldc = static_cast<libxsmm_blasint>(layer_.out);
-    const float one = 1;
-    const float zero = 0;
-    const int flags = LIBXSMM_GEMM_FLAG_NONE;
-    const int prefetch = LIBXSMM_PREFETCH_NONE;
-    const auto kernel =
-        libxsmm_smmdispatch_reducebatch_strd(size, n, size, static_cast<libxsmm_blasint>(block * block * sizeof(float)),
-                                             static_cast<libxsmm_blasint>(tokens * block * sizeof(float)), &size, &size,
-                                             &ldc, &one, &zero, &flags, &prefetch);
-    if (kernel == nullptr) throw NotHere("libxsmm generates no kernel here");
-    return kernel;
+    const auto make = [&](float beta) {
+      const float one = 1;
+      const int flags = LIBXSMM_GEMM_FLAG_NONE;
+      const int prefetch = LIBXSMM_PREFETCH_NONE;
+      const auto kernel = libxsmm_smmdispatch(size, static_cast<libxsmm_blasint>(tokens), size, &size, &size, &size,
+                                              &one, &beta, &flags, &prefetch);
+      if (kernel == nullptr) throw NotHere("libxsmm generates no kernel here");
+      return kernel;
+    };
+    return {.first = make(0), .next = make(1)};
   }
 
   Layer layer_;
@@ -88,8 +101,7 @@ class XsmmProduct : public Contender {
   std::vector<std::vector<float>> copies_;
   std::vector<float> x_;  // the activations in blocks
   std::size_t turn_ = 0;
-  libxsmm_smmfunction_reducebatch_strd whole_ = nullptr;
-  libxsmm_smmfunction_reducebatch_strd rest_ = nullptr;
+  Kernels whole_, rest_;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // MKL: plain calls, and the weights packed beforehand. It shares the OpenMP threads of the other peers.
 
 #include <cstdlib>
+#include <fstream>
 #include <new>
 
 #include "blas.hpp"
@@ -15,11 +16,19 @@ using Pack = void(int order, int identifier, int t, int m, int n, int k, float a
 using Compute = void(int order, int ta, int tb, int m, int n, int k, const float* a, int lda, const float* b, int ldb,
                      float beta, float* c, int ldc);
 
+/// The library for this processor that MKL has loaded by itself: "mkl_avx2", "mkl_def".
+std::string loaded_kernels() {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);)
+    for (const char* name : {"mkl_avx10", "mkl_avx512", "mkl_avx2", "mkl_mc3", "mkl_def"})
+      if (line.find(std::string("lib") + name) != std::string::npos) return name;
+  return "mkl";
+}
+
 struct PackedFunctions {
   PackSize* size;
   Pack* pack;
   Compute* compute;
-  std::string kernel;
 };
 
 struct Free {
@@ -48,7 +57,7 @@ class PackedProduct : public Contender {
                  copies_[turn_++ % copies_.size()].get(), in_, 0, operands_.y, out_);
   }
   std::size_t bytes() const override { return bytes_; }
-  std::string kernel() const override { return mkl_.kernel; }
+  std::string kernel() const override { return loaded_kernels(); }
 
  private:
   Layer layer_;
@@ -74,12 +83,11 @@ void add_mkl(Field& field, std::size_t threads) {
   field.libraries.push_back({.name = "MKL", .version = text, .absent = {}});
   const BlasFunctions blas{.sgemm = library.get<cblas::Sgemm>("cblas_sgemm"),
                            .sgemv = library.get<cblas::Sgemv>("cblas_sgemv"),
-                           .kernel = "cblas"};
+                           .kernel = loaded_kernels};
   add_blas(field, "MKL", blas);
   const PackedFunctions functions{.size = library.get<PackSize>("cblas_sgemm_pack_get_size"),
                                   .pack = library.get<Pack>("cblas_sgemm_pack"),
-                                  .compute = library.get<Compute>("cblas_sgemm_compute"),
-                                  .kernel = "cblas_sgemm_compute"};
+                                  .compute = library.get<Compute>("cblas_sgemm_compute")};
   field.entries.push_back(
       {.name = "MKL packed", .type = "f32", .format = "dense, packed", .make = [functions](const Layer& layer) {
          return std::make_unique<PackedProduct>(layer, functions);

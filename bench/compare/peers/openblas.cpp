@@ -10,9 +10,9 @@ void add_openblas(Field& field, std::size_t threads) {
   BlasFunctions blas;
   blas.sgemm = library.get<cblas::Sgemm>("cblas_sgemm");
   blas.sgemv = library.get<cblas::Sgemv>("cblas_sgemv");
-  blas.kernel = library.get<const char*()>("openblas_get_corename")();
+  blas.kernel = library.get<char*()>("openblas_get_corename");
   field.libraries.push_back(
-      {.name = "OpenBLAS", .version = library.get<const char*()>("openblas_get_config")(), .absent = {}});
+      {.name = "OpenBLAS", .version = library.get<char*()>("openblas_get_config")(), .absent = {}});
   add_blas(field, "OpenBLAS", blas);
 }
 
