@@ -3,7 +3,7 @@
 # it can (bench/compare/peers.sh), builds bench/compare, runs it, and makes the tables.
 #
 #   bench/run.sh                     all shapes, tokens and sparsities; writes docs/benchmarks/<instruction set>/
-#   bench/run.sh --quick             4096 × 4096 at 70 %: the table of targets, build/bench/quick.json; 1 if one is missed
+#   bench/run.sh --quick             4096 × 4096 at 70 %: the targets, build/bench/quick.json; 1 if one is missed
 #   bench/run.sh --threads 1         any option of losa_compare (see --help there) is passed on
 #
 #   --no-peers        takes the libraries that are there and installs nothing
@@ -34,14 +34,16 @@ if [ "$peers" = yes ]; then
   if [ "$deepsparse" = yes ]; then bench/compare/peers.sh; else bench/compare/peers.sh --no-deepsparse; fi
 fi
 
-cmake -S bench/compare -B "$bench/cmake" >"$bench/log/cmake.log" 2>&1 || { tail -n 20 "$bench/log/cmake.log" >&2; exit 2; }
+cmake -S bench/compare -B "$bench/cmake" >"$bench/log/cmake.log" 2>&1 ||
+  { tail -n 20 "$bench/log/cmake.log" >&2; exit 2; }
 cmake --build "$bench/cmake" --parallel "${JOBS:-1}" >"$bench/log/build.log" 2>&1 ||
   { tail -n 40 "$bench/log/build.log" >&2; exit 2; }
 
 python=python3
 [ -x "$bench/venv/bin/python" ] && python=$bench/venv/bin/python
 with_deepsparse=()
-if [ "$deepsparse" = yes ] && "$python" -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("deepsparse"))'; then
+if [ "$deepsparse" = yes ] &&
+  "$python" -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("deepsparse"))'; then
   with_deepsparse=(--deepsparse "$PWD/$python" --worker bench/compare/deepsparse_worker.py)
 fi
 

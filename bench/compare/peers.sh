@@ -89,8 +89,8 @@ get_deepsparse() {
   "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] > (3, 11))' ||
     { say "left out, for want of Python 3.11: DeepSparse"; return 0; }
   say "installing DeepSparse"
-  quietly deepsparse.log "$venv/bin/pip" install --disable-pip-version-check deepsparse==1.8.0 onnx==1.14.1 'protobuf<4' \
-    'numpy<2' py-machineid || say "left out: DeepSparse"
+  quietly deepsparse.log "$venv/bin/pip" install --disable-pip-version-check deepsparse==1.8.0 onnx==1.14.1 \
+    'protobuf<4' 'numpy<2' py-machineid || say "left out: DeepSparse"
 }
 
 mkdir -p "$bench/log"

@@ -29,7 +29,8 @@ def best_at(run, type_, shape, tokens_):
     """Sparsity → losa's fastest row, whatever its format."""
     best = {}
     for r in product_rows(run):
-        if results.is_losa(r) and r["ratio"] and (r["type"], r["out"], r["in"], r["tokens"]) == (type_, *shape, tokens_):
+        here = (r["type"], r["out"], r["in"], r["tokens"]) == (type_, *shape, tokens_)
+        if here and results.is_losa(r) and r["ratio"]:
             if r["sparsity"] not in best or r["ms"] < best[r["sparsity"]]["ms"]:
                 best[r["sparsity"]] = r
     return dict(sorted(best.items()))
@@ -116,8 +117,8 @@ def break_even(run, path):
             axis.plot(*zip(*values), color=color, linewidth=1, label=f"{shape[0]} × {shape[1]}")
             for count, f in known:
                 if f:
-                    value, mark = (f, "o") if isinstance(f, float) else (float(f.split()[1]), "v" if f[0] == "≤" else "^")
-                    axis.plot(count, value, mark, color=color, markersize=5)
+                    mark = "o" if isinstance(f, float) else "v" if f[0] == "≤" else "^"
+                    axis.plot(count, f if mark == "o" else float(f.split()[1]), mark, color=color, markersize=5)
         axis.set_xscale("log", base=2)
         axis.set_xticks(tokens(run), tokens(run))
         axis.set_xlabel("tokens")

@@ -1,4 +1,4 @@
-"""The table of targets, from one run at 4096 × 4096 and 70 %: a line for each cell, quick.json, and 1 if one falls short.
+"""The table of targets, from one run at 4096 × 4096 and 70 %: a line for each cell, quick.json, and 1 if one is short.
 
     python3 bench/compare/quick.py build/bench/quick_rows.json build/bench/quick.json
 """
@@ -28,7 +28,7 @@ def main():
     print(f"\nDefault format ({results.DEFAULT_FORMAT}) alone")
     for cell in cells:
         if cell["default_format_ratio"] is not None:
-            print(f"{cell['op']:5} {cell['type']:4} against {cell['against']:15} {cell['tokens']:4} tokens  "
+            print(f"{cell['op']:5} {cell['value_type']:4} against {cell['against']:15} {cell['tokens']:4} tokens  "
                   f"target {cell['target']:4.2f}  {cell['default_format_ratio']:12.2f}")
     short = [c for c in cells if not c["met"]]
     missing = [c for c in short if c["ratio"] is None]

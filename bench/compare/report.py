@@ -1,6 +1,7 @@
 """The report of a full run: results.json, README.md and pictures in docs/benchmarks/<instruction set>/.
 
-    build/bench/venv/bin/python bench/compare/report.py build/bench/quick_rows.json build/bench/rows.json docs/benchmarks
+    build/bench/venv/bin/python bench/compare/report.py build/bench/quick_rows.json build/bench/rows.json \
+        docs/benchmarks
 
 The first file is a run at 4096 × 4096 and 70 %, for the table of targets; the second one has all shapes and sparsities.
 Without matplotlib there are no pictures, and a line says so.
@@ -31,8 +32,8 @@ def table(header, rows):
 def machine_lines(run):
     m = run["machine"]
     lines = [f"{m['processor']}, {m['isa']}, {m['threads']} threads, last-level cache "
-             f"{m['last_level_cache_bytes'] / 2**20:.0f} MiB. Measured in the same run: {m['read_gb_per_s']:.1f} GB/s read, "
-             f"{m['fma_gflop_per_s']:.0f} GFLOP/s of f32 multiply-adds.", ""]
+             f"{m['last_level_cache_bytes'] / 2**20:.0f} MiB. Measured in the same run: {m['read_gb_per_s']:.1f} GB/s "
+             f"read, {m['fma_gflop_per_s']:.0f} GFLOP/s of f32 multiply-adds.", ""]
     for library in run["libraries"]:
         lines.append(f"- {library['name']}: {library['version'] or 'left out, ' + library['absent']}")
     lines += [f"- left out: {reason}" for reason in run["left_out"]]
@@ -43,7 +44,7 @@ def target_table(cells):
     return table(
         ("product", "losa's weights", "against", "tokens", "target", "best format", "default format", "fastest peer",
          "format, backend"),
-        [(OPS[c["op"]], c["type"], c["against"], c["tokens"], number(c["target"]),
+        [(OPS[c["op"]], c["value_type"], c["against"], c["tokens"], number(c["target"]),
           f"**{number(c['ratio'])}**" if c["met"] else number(c["ratio"]), number(c["default_format_ratio"]),
           c["peer"] or "–", f"{c['format']}, {c['backend']}" if c["ratio"] else c["absent"]) for c in cells])
 
@@ -82,9 +83,9 @@ def row_table(run, sparsity=0.7):
 
 def readme(quick, run, cells):
     parts = [f"# Sparse products beside dense libraries: {run['machine']['isa']}",
-             "Written by `bench/run.sh`. Every contender in turn in one process, weights cold, the same number of threads "
-             "for all; times are medians, a ratio is the fastest dense peer's time of the same value type by that of the "
-             "row. GB/s counts the bytes of weights once, GFLOP/s the kept weights.",
+             "Written by `bench/run.sh`. Every contender in turn in one process, weights cold, the same number of "
+             "threads for all; times are medians, a ratio is the fastest dense peer's time of the same value type by "
+             "that of the row. GB/s counts the bytes of weights once, GFLOP/s the kept weights.",
              machine_lines(run),
              "## Targets\n\n4096 × 4096, 70 % pruned. Of this table's run: " +
              f"{quick['machine']['read_gb_per_s']:.1f} GB/s, {quick['machine']['fma_gflop_per_s']:.0f} GFLOP/s. "

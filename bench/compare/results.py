@@ -70,7 +70,7 @@ def cell(rows, target, tokens, wanted):
     usual = min(default, key=lambda r: r["ms"], default=None)
     ratio = peer["ms"] / best["ms"] if best and peer else None
     return {
-        "op": target.op, "type": target.type, "against": target.against, "tokens": tokens, "target": wanted,
+        "op": target.op, "value_type": target.type, "against": target.against, "tokens": tokens, "target": wanted,
         "ratio": ratio, "met": ratio is not None and ratio >= wanted,
         "peer": peer and peer["contender"], "peer_ms": peer and peer["ms"], "ms": best and best["ms"],
         "format": best and best["format"], "backend": best and best["kernel"],
@@ -81,7 +81,7 @@ def cell(rows, target, tokens, wanted):
 
 def sentence(c):
     """A cell in one line."""
-    what = f"{c['op']:5} {c['type']:4} against {c['against']:15} {c['tokens']:4} tokens"
+    what = f"{c['op']:5} {c['value_type']:4} against {c['against']:15} {c['tokens']:4} tokens"
     if c["ratio"] is None:
         return f"{what}  target {c['target']:4.2f}  missing        {c['absent']}"
     verdict = "met  " if c["met"] else "SHORT"
