@@ -12,14 +12,15 @@
 #
 # Everything made on the way lies in build/bench. JOBS (default 1) is for the builds. The machine should be idle.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+self=$(realpath "$0")
+cd "$(dirname "$self")/.."
 
 bench=build/bench
 quick=no peers=yes deepsparse=yes docs=docs/benchmarks
 options=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --help | -h) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help | -h) sed -n '2,14s/^# \{0,1\}//p' "$self"; exit 0 ;;
     --quick) quick=yes ;;
     --no-peers) peers=no ;;
     --no-deepsparse) deepsparse=no ;;

@@ -7,7 +7,8 @@
 #
 # Debian packages only as root, else it says which are missing. JOBS (default 1) is for the build of ggml.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+self=$(realpath "$0")
+cd "$(dirname "$self")/../.."
 
 bench=$PWD/build/bench
 venv=$bench/venv
@@ -18,7 +19,7 @@ wanted="debian venv mkl ggml deepsparse"
 case ${1:-} in
   "") ;;
   --no-deepsparse) wanted="debian venv mkl ggml" ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "$0"; [ "$1" = --help ] && exit 0; exit 2 ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "$self"; [ "$1" = --help ] && exit 0; exit 2 ;;
 esac
 
 say() { echo "peers: $*"; }

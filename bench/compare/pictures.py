@@ -63,7 +63,7 @@ def speed_up(run, path):
             if j == 0:
                 axis.set_ylabel("times the fastest dense peer", fontsize=8)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=4, bbox_to_anchor=(0.5, -0.06), fontsize=8)
+    figure.legend(handles, labels, loc="lower center", ncol=4, bbox_to_anchor=(0.5, -0.04), fontsize=8)
     figure.tight_layout()
     save(figure, path)
 
@@ -79,10 +79,12 @@ def roofline(run, path, sparsity=0.7):
     span = [min(intensity) / 2, max(intensity) * 2]
     axis.plot([span[0], peak / read, span[1]], [span[0] * read, peak, peak], "k-", linewidth=1,
               label=f"roofs: {read:.0f} GB/s, {peak:.0f} GFLOP/s (f32)")
-    for name in dict.fromkeys(r["contender"] for r in rows):
+    colors = plt.get_cmap("tab20").colors
+    for number, name in enumerate(dict.fromkeys(r["contender"] for r in rows)):
         mine = [(x, r["gflop_per_s"]) for x, r in zip(intensity, rows) if r["contender"] == name]
         ours = name.startswith("losa")
-        axis.plot(*zip(*mine), marker="o" if ours else "x", markersize=6 if ours else 4, linestyle="none", label=name)
+        axis.plot(*zip(*mine), marker="o" if ours else "x", markersize=7 if ours else 5, linestyle="none", label=name,
+                  color=colors[number % 20])
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel("FLOP on kept weights per byte of weights")

@@ -175,10 +175,9 @@ void add_ggml(Field& field) {
   for (const Kind& kind : {Kind{"ggml f32", "f32", GGML_TYPE_F32}, Kind{"ggml f16", "f16", GGML_TYPE_F16},
                            Kind{"ggml bf16", "bf16", GGML_TYPE_BF16}, Kind{"ggml Q8_0", "int8", GGML_TYPE_Q8_0},
                            Kind{"ggml Q4_0", "int4", GGML_TYPE_Q4_0}})
-    field.entries.push_back(
-        {.name = kind.name, .type = kind.type, .format = "dense, packed", .make = [kind](const Layer& l) {
-           return std::make_unique<GgmlProduct>(l, kind.value);
-         }});
+    field.entries.push_back({.name = kind.name, .type = kind.type, .format = "dense", .make = [kind](const Layer& l) {
+                               return std::make_unique<GgmlProduct>(l, kind.value);
+                             }});
 }
 
 }  // namespace compare
