@@ -164,16 +164,14 @@ losa::PackedMatrix<float> Checkpoint::read_packed(std::size_t block, std::size_t
   if (std::ranges::find(stored.values(), 0.0f) == stored.values().end()) return stored;
   losa::Mask mask = stored.mask();
   std::vector<float> values;
-  for (std::size_t r = 0; r < stored.rows(); ++r) {
-    std::size_t at = stored.row_offset(r);
-    stored.mask().for_each_kept(r, [&](std::size_t c) {
-      const float value = stored.values()[at++];
+  for (std::size_t r = 0; r < stored.rows(); ++r)
+    stored.for_each_kept(r, [&](std::size_t c, std::size_t k) {
+      const float value = stored.values()[k];
       if (value == 0.0f)
         mask.set(r, c, false);
       else
         values.push_back(value);
     });
-  }
   return losa::PackedMatrix<float>::from_parts(mask.rows(), mask.cols(), mask.words(), std::span<const float>(values));
 }
 

@@ -104,8 +104,7 @@ class ModelWriter::Writer {
     std::vector<T> row(packed.cols());
     for (std::size_t r = 0; r < packed.rows(); ++r) {
       std::ranges::fill(row, T{});
-      std::size_t at = packed.row_offset(r);
-      packed.mask().for_each_kept(r, [&](std::size_t c) { row[c] = losa::narrow<T>(packed.values()[at++]); });
+      packed.for_each_kept(r, [&](std::size_t c, std::size_t k) { row[c] = losa::narrow<T>(packed.values()[k]); });
       sink.write(std::span<const T>(row));
     }
   }

@@ -35,18 +35,26 @@ TEST_CASE("pack and to_dense: kept weights bit for bit, +0 where pruned, whateve
   });
 }
 
-TEST_CASE("pack: values lie in row-major order of the kept positions, offsets count them") {
-  const losa::Mask mask = test::random_mask(9, 150, 0.6, 3);
-  const Matrix weight(9, 150, 4);
+TEST_CASE("pack: values lie in tile order of the kept positions: row blocks, column tiles, rows, columns") {
+  const losa::Mask mask = test::random_mask(70, 150, 0.6, 3);
+  const Matrix weight(70, 150, 4);
   const auto packed = losa::pack(weight.view(), mask);
   std::size_t k = 0;
-  for (std::size_t r = 0; r < 9; ++r) {
-    CHECK(packed.row_offset(r) == k);
-    CHECK(packed.row_values(r).size() == mask.kept_in_row(r));
-    mask.for_each_kept(r, [&](std::size_t c) { CHECK(packed.values()[k++] == weight(r, c)); });
+  for (std::size_t block = 0; block < 70; block += 32)
+    for (std::size_t tile = 0; tile < 150; tile += 64)
+      for (std::size_t r = block; r < std::min<std::size_t>(block + 32, 70); ++r)
+        for (std::size_t c = tile; c < std::min<std::size_t>(tile + 64, 150); ++c)
+          if (mask(r, c)) CHECK(packed.values()[k++] == weight(r, c));
+  CHECK(k == packed.kept());
+  for (std::size_t r = 0; r < 70; ++r) {
+    std::vector<std::size_t> columns;
+    packed.for_each_kept(r, [&](std::size_t c, std::size_t at) {
+      CHECK(packed.values()[at] == weight(r, c));
+      columns.push_back(c);
+    });
+    CHECK(std::ranges::is_sorted(columns));
+    CHECK(columns.size() == mask.kept_in_row(r));
   }
-  CHECK(packed.row_offset(9) == packed.kept());
-  CHECK(packed.row_words(8).size() == 3);
 }
 
 TEST_CASE("pack: a kept zero stays kept") {
@@ -82,9 +90,8 @@ TEST_CASE("pack_as: 16-bit values are the nearest ones, and cost half") {
   }
   CHECK(full.bytes() - half.bytes() == 2 * full.kept());
   CHECK(half.same_structure(full));
-  // 4d + 1/8 bytes per weight, and the offsets.
-  CHECK(full.bytes() >= 4 * full.kept() + full.size() / 8);
-  CHECK(full.bytes() <= 4 * full.kept() + full.size() / 8 + 16 * (full.rows() + 2));
+  // 64 rows × 640 columns are 2 × 10 whole tiles, of 8 bytes and one more; 2 row blocks make 2 shares of 8 bytes.
+  CHECK(full.bytes() == 4 * full.kept() + full.size() / 8 + 8 * (20 + 1) + 8 * 3);
   const auto wide = losa::pack_as<double>(weight.view(), mask);
   CHECK(test::dense_of(wide) == test::dense_of(full));
 }
@@ -107,38 +114,43 @@ TEST_CASE("like and copies: values are their own, the structure is shared") {
   CHECK_FALSE(empty.same_structure(packed));
 }
 
-TEST_CASE("row blocks: whole rows, in order, all of them, of about equal kept count") {
+TEST_CASE("shares: whole row blocks, in order, all of them, of about equal kept count") {
   losa::Mask mask(1000, 64);
   for (std::size_t r = 0; r < 1000; ++r)
     for (std::size_t c = 0; c < 64; ++c) mask.set(r, c, r < 200 ? c < 60 : c == 3);
   const PackedMatrix<float> packed(mask);
-  const auto& blocks = packed.structure().blocks;
-  CHECK(blocks.front() == 0);
-  CHECK(blocks.back() == 1000);
-  CHECK(std::ranges::is_sorted(blocks));
-  const std::size_t share = packed.kept() / (blocks.size() - 1);
-  for (std::size_t b = 0; b + 1 < blocks.size(); ++b) {
-    CHECK(blocks[b] < blocks[b + 1]);
-    CHECK(packed.row_offset(blocks[b + 1]) - packed.row_offset(blocks[b]) <= share + 64);
+  const auto& structure = packed.structure();
+  const auto& shares = structure.shares;
+  CHECK(structure.row_blocks == 32);
+  CHECK(shares.front() == 0);
+  CHECK(shares.back() == 32);
+  const std::size_t share = packed.kept() / (shares.size() - 1);
+  for (std::size_t s = 0; s + 1 < shares.size(); ++s) {
+    CHECK(shares[s] < shares[s + 1]);
+    CHECK(structure.offsets[shares[s + 1]] - structure.offsets[shares[s]] <= share + 32 * 64);  // one tile a block
   }
-  CHECK(PackedMatrix<float>(losa::Mask(50, 64)).structure().blocks.back() == 50);
+  CHECK(PackedMatrix<float>(losa::Mask(50, 64)).structure().shares.back() == 2);
 }
 
 TEST_CASE("from_parts and from_bytes give back what was packed") {
   for (std::size_t cols : test::Sizes{1, 7, 8, 9, 64, 65, 100, 130}) {
-    const auto packed = test::random_packed<losa::bf16>(5, cols, 0.4, cols);
-    const auto again = PackedMatrix<losa::bf16>::from_parts(5, cols, packed.mask().words(), packed.values());
-    CHECK(again.mask() == packed.mask());
-    CHECK(test::bits(again.values()) == test::bits(packed.values()));
-    std::vector<std::byte> mask_bytes(5 * ((cols + 7) / 8));
-    for (std::size_t r = 0; r < 5; ++r)
-      packed.mask().for_each_kept(r, [&](std::size_t c) {
+    const std::size_t rows = 37;
+    const auto packed = test::random_packed<losa::bf16>(rows, cols, 0.4, cols);
+    std::vector<losa::bf16> row_major;
+    std::vector<std::byte> mask_bytes(rows * ((cols + 7) / 8));
+    for (std::size_t r = 0; r < rows; ++r)
+      packed.for_each_kept(r, [&](std::size_t c, std::size_t k) {
+        row_major.push_back(packed.values()[k]);
         mask_bytes[r * ((cols + 7) / 8) + c / 8] |= std::byte{static_cast<unsigned char>(1u << c % 8)};
       });
+    const losa::Mask mask = packed.mask();
+    const auto again = PackedMatrix<losa::bf16>::from_parts(rows, cols, mask.words(), row_major);
+    CHECK(again.mask() == mask);
+    CHECK(test::bits(again.values()) == test::bits(packed.values()));
     // Values at an odd address, as files may have them.
     std::vector<std::byte> shifted(1 + packed.kept() * 2);
-    std::memcpy(shifted.data() + 1, packed.values().data(), packed.kept() * 2);
-    const auto read = PackedMatrix<losa::bf16>::from_bytes(5, cols, mask_bytes, std::span(shifted).subspan(1));
+    std::memcpy(shifted.data() + 1, row_major.data(), packed.kept() * 2);
+    const auto read = PackedMatrix<losa::bf16>::from_bytes(rows, cols, mask_bytes, std::span(shifted).subspan(1));
     CHECK(read.mask() == packed.mask());
     CHECK(test::bits(read.values()) == test::bits(packed.values()));
   }

@@ -22,6 +22,7 @@ void check_spmm(std::size_t rows, std::size_t cols, std::size_t tokens, double s
   const Matrix bias(1, rows, i + 3, 0, i % 2);
   const bool accumulate = i % 2 == 1;
   const bool biased = i % 3 == 1;
+  const losa::Mask mask = packed.mask();
   std::vector<double> exact(tokens * rows);
   std::vector<double> allowed(tokens * rows);
   for (std::size_t t = 0; t < tokens; ++t)
@@ -37,7 +38,7 @@ void check_spmm(std::size_t rows, std::size_t cols, std::size_t tokens, double s
       if (biased) add(static_cast<double>(bias(0, r)));
       if (accumulate) add(static_cast<double>(before(t, r)));
       exact[t * rows + r] = sum;
-      allowed[t * rows + r] = test::bound(packed.mask().kept_in_row(r), magnitude);
+      allowed[t * rows + r] = test::bound(mask.kept_in_row(r), magnitude);
     }
   for (const losa::Backend* backend : losa::backends()) {
     CAPTURE(backend->name);
@@ -278,8 +279,9 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
         const losa::PackedLayout layout = losa::detail::layout(packed);
         test::Guarded<float> values(packed.kept() + 16);
         std::ranges::copy(packed.values(), values.data());
-        test::Guarded<std::uint64_t> words(packed.mask().words().size());
-        std::ranges::copy(packed.mask().words(), words.data());
+        const auto& packed_words = packed.structure().words;
+        test::Guarded<std::uint64_t> words(packed_words.size());
+        std::copy_n(packed_words.data(), packed_words.size(), words.data());
         losa::PackedLayout guarded = layout;
         guarded.words = words.data();
         const Matrix x(tokens, cols, 1);

@@ -29,7 +29,13 @@ namespace detail {
 inline void pack_all(MatrixView<const float> m, PackedMatrix<float>& packed) {
   if (packed.rows() != m.rows || packed.cols() != m.cols || packed.kept() != m.size())
     packed = PackedMatrix<float>(Mask::full(m.rows, m.cols));
-  for (std::size_t r = 0; r < m.rows; ++r) std::copy_n(m.row(r).data(), m.cols, packed.row_values(r).data());
+  gather_kept(m, packed, {});
+}
+
+/// dense (rows, cols) += packed.
+inline void add_packed(const PackedMatrix<float>& packed, MatrixView<float> dense) {
+  for (std::size_t r = 0; r < dense.rows; ++r)
+    packed.for_each_kept(r, [&](std::size_t c, std::size_t k) { dense(r, c) += packed.values()[k]; });
 }
 
 }  // namespace detail
@@ -86,10 +92,10 @@ class Lora : public LoraFactors {
       spmm_transposed(workspace.factor_a, h, grad_x, executor, {.accumulate = true});
     PackedMatrix<float>& product = workspace.factor_bt;
     sddmm(z, grad_y, product, executor);  // Zᵀ·G
-    detail::add_scaled(gradients.bt, {product.values().data(), rank(), out()}, 1.0f);
+    detail::add_packed(product, gradients.bt);
     // drop(X) is needed until the gradient of A is there, A until that of X: with dropout A is packed once more.
     sddmm(h, input, workspace.factor_a, executor);  // Hᵀ·drop(X)
-    detail::add_scaled(gradients.a, {workspace.factor_a.values().data(), rank(), in()}, 1.0f);
+    detail::add_packed(workspace.factor_a, gradients.a);
     if (grad_x.empty() || !dropout_.active(key)) return;
     detail::pack_all(a(), workspace.factor_a);
     const MatrixView<float> through = detail::scratch(workspace.tokens_in, x.rows, x.cols);

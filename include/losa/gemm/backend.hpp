@@ -16,15 +16,19 @@
 
 namespace losa::inline v0 {
 
-/// The bitmask format as kernels see it. 64 bytes after the last value are readable.
+/// The bitmask format as kernels see it: packed_structure.hpp has the order. 64 bytes after the last value and after
+/// the last mask word are readable.
 struct PackedLayout {
   std::size_t rows = 0;
   std::size_t cols = 0;
-  std::size_t words_per_row = 0;
-  const std::uint64_t* words = nullptr;  // (rows, words_per_row)
-  const std::size_t* offsets = nullptr;  // (rows + 1) values before each row
-  const std::size_t* blocks = nullptr;   // (block_count + 1) row boundaries of about equal kept count
-  std::size_t block_count = 0;
+  std::size_t row_blocks = 0;
+  std::size_t tiles = 0;                 // column tiles of a row block
+  const std::uint64_t* words = nullptr;  // (row_blocks, tiles, 32)
+  const std::size_t* offsets = nullptr;  // (row_blocks · tiles + 1) values before each tile
+  const std::size_t* shares = nullptr;   // (share_count + 1) boundaries in row blocks, of about equal kept count
+  std::size_t share_count = 0;
+
+  std::size_t kept() const noexcept { return offsets[row_blocks * tiles]; }
 };
 
 /// y (tokens, rows) = [y +] x (tokens, cols) · Wᵀ [+ bias (rows)]
@@ -54,8 +58,8 @@ namespace detail {
 template <Storage T>
 PackedLayout layout(const PackedMatrix<T>& packed) noexcept {
   const PackedStructure& s = packed.structure();
-  return {s.mask.rows(),    s.mask.cols(),   s.mask.words_per_row(), s.mask.words().data(),
-          s.offsets.data(), s.blocks.data(), s.blocks.size() - 1};
+  return {s.rows,         s.cols,           s.row_blocks,    s.tiles,
+          s.words.data(), s.offsets.data(), s.shares.data(), s.shares.size() - 1};
 }
 
 }  // namespace detail

@@ -5,7 +5,9 @@
 //   auto packed = losa::pack(losa::view(weight, out, in), mask);
 //   auto small  = losa::pack_as<losa::bf16>(losa::view(weight, out, in), mask);
 
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 #include <losa/core/executor.hpp>
@@ -21,20 +23,23 @@ namespace detail {
 /// values[k] ← weight at the k-th kept position, narrowed to T.
 template <Storage T, Storage S>
 void gather_kept(MatrixView<const S> weight, PackedMatrix<T>& packed, ExecutorRef executor) {
-  const auto& blocks = packed.structure().blocks;
-  T* values = packed.values().data();
-  executor.parallel_for(blocks.size() - 1, [&](std::size_t b) {
-    for (std::size_t r = blocks[b]; r < blocks[b + 1]; ++r) {
-      const S* row = weight.data + r * weight.stride;
-      T* out = values + packed.row_offset(r);
-      packed.mask().for_each_kept(r, [&](std::size_t c) {
-        if constexpr (std::is_same_v<T, S>) {
-          *out++ = row[c];
-        } else {
-          *out++ = narrow<T>(static_cast<float>(widen(row[c])));
+  const PackedStructure& s = packed.structure();
+  executor.parallel_for(s.row_blocks, [&](std::size_t b) {
+    T* out = packed.values().data() + s.offsets[b * s.tiles];
+    for (std::size_t t = 0; t < s.tiles; ++t)
+      for (std::size_t i = 0; i < tile_rows; ++i) {
+        std::uint64_t word = s.words.data()[(b * s.tiles + t) * tile_rows + i];
+        if (word == 0) continue;
+        const S* from = weight.data + (b * tile_rows + i) * weight.stride + t * tile_cols;
+        for (; word != 0; word &= word - 1) {
+          const S value = from[std::countr_zero(word)];
+          if constexpr (std::is_same_v<T, S>) {
+            *out++ = value;
+          } else {
+            *out++ = narrow<T>(static_cast<float>(widen(value)));
+          }
         }
-      });
-    }
+      }
   });
 }
 

@@ -1,15 +1,13 @@
 #pragma once
-// A masked weight matrix in the bitmask format: one bit per weight (Mask), and the values of the kept weights in
-// row-major order without gaps. At density d that is sizeof(T)·d + 1/8 bytes per weight.
+// A masked weight matrix in the bitmask format: one bit per weight, and the values of the kept weights without gaps,
+// both in the tile order of packed_structure.hpp. At density d that is sizeof(T)·d + 1/8 bytes per weight.
 //
-//   bit c % 64 of word c / 64 of row r = 1  ⇔  (r, c) is kept; its value is
-//   values[row_offset(r) + ones of row r before column c]
-//
-// A kept weight may be 0.0 and stays kept. The structure (mask, offsets, row blocks) is immutable and shared between
-// the copies that like() makes; a const matrix may be read from any number of threads.
+// A kept weight may be 0.0 and stays kept. The structure (mask, offsets, shares of the work) is immutable and shared
+// between the copies that like() makes; a const matrix may be read from any number of threads.
 //
 //   auto packed = losa::pack(losa::view(weight, out, in), mask);
 //   packed.bytes();                                        // what it costs
+//   packed.for_each_kept(r, [&](std::size_t c, std::size_t k) { use(r, c, packed.values()[k]); });
 //   losa::PackedMatrix<float> gradient = packed.like();    // same positions, zero values
 
 #include <algorithm>
@@ -27,42 +25,10 @@
 #include <losa/core/mask.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
+#include <losa/gemm/packed_structure.hpp>
 #include <losa/gemm/scratch.hpp>
 
 namespace losa::inline v0 {
-
-namespace detail {
-
-/// What all matrices with the same kept positions share.
-struct PackedStructure {
-  Mask mask;
-  std::vector<std::size_t> offsets;  // (rows + 1): values before each row
-  std::vector<std::size_t> blocks;   // boundaries of the row blocks that parallel products work on
-
-  explicit PackedStructure(Mask m) : mask(std::move(m)), offsets(mask.rows() + 1) {
-    for (std::size_t r = 0; r < mask.rows(); ++r) offsets[r + 1] = offsets[r] + mask.kept_in_row(r);
-    blocks = row_blocks(offsets);
-  }
-
-  /// Blocks of about equal kept count, whole rows each. Depends on the matrix alone, never on the number of threads.
-  /// 16 blocks or more where there are rows enough (16 rows amortise a task), so that a few threads share them evenly.
-  static std::vector<std::size_t> row_blocks(std::span<const std::size_t> offsets) {
-    const std::size_t rows = offsets.size() - 1;
-    const std::size_t kept = offsets.back();
-    const std::size_t wanted = std::max((rows + 255) / 256, std::min<std::size_t>(16, (rows + 15) / 16));
-    std::vector<std::size_t> bounds{0};
-    for (std::size_t i = 1; i < wanted; ++i) {
-      const std::size_t share = kept / wanted * i + kept % wanted * i / wanted;
-      const auto at = std::lower_bound(offsets.begin(), offsets.end(), share);
-      const auto row = std::min(static_cast<std::size_t>(at - offsets.begin()), rows);
-      if (row > bounds.back()) bounds.push_back(row);
-    }
-    if (rows > bounds.back()) bounds.push_back(rows);
-    return bounds;
-  }
-};
-
-}  // namespace detail
 
 template <Storage T = float>
 class PackedMatrix {
@@ -71,23 +37,22 @@ class PackedMatrix {
 
   PackedMatrix() : PackedMatrix(Mask{}) {}
   /// The kept positions of `mask`, every value zero.
-  explicit PackedMatrix(Mask mask)
-      : structure_(std::make_shared<const detail::PackedStructure>(std::move(mask))),
-        values_(structure_->offsets.back()) {}
+  explicit PackedMatrix(const Mask& mask)
+      : structure_(std::make_shared<const detail::PackedStructure>(mask)), values_(structure_->kept()) {}
 
-  /// From mask words (rows × ⌈cols/64⌉) and values. Throws ShapeError unless the counts of words and values match,
-  /// RangeError if a bit past the last column is set, there are rows without columns,
-  /// or rows · cols overflows. Safe on arbitrary input.
+  /// From mask words (rows × ⌈cols/64⌉) and the values in row-major order. Throws ShapeError unless the counts of words
+  /// and values match, RangeError if a bit past the last column is set, there are rows without columns, or rows · cols
+  /// overflows. Safe on arbitrary input.
   static PackedMatrix from_parts(std::size_t rows, std::size_t cols, std::span<const std::uint64_t> words,
                                  std::span<const T> values) {
     check_sizes(rows, cols, words.size(), 64, "mask words");
     Mask mask(rows, cols);
     for (std::size_t r = 0; r < rows; ++r)
       std::ranges::copy(words.subspan(r * mask.words_per_row(), mask.words_per_row()), mask.row_words(r).begin());
-    return assemble(std::move(mask), values.size(), values.data());
+    return assemble(mask, values.size(), reinterpret_cast<const std::byte*>(values.data()));
   }
   /// The same from bytes as files hold them, at any alignment: a mask of rows × ⌈cols/8⌉ bytes (bit c % 8 of byte
-  /// c / 8 belongs to column c) and the values in little-endian order.
+  /// c / 8 belongs to column c) and the values in row-major order, little-endian.
   static PackedMatrix from_bytes(std::size_t rows, std::size_t cols, std::span<const std::byte> mask_bytes,
                                  std::span<const std::byte> value_bytes) {
     check_sizes(rows, cols, mask_bytes.size(), 8, "mask bytes");
@@ -98,32 +63,27 @@ class PackedMatrix {
     Mask mask(rows, cols);
     for (std::size_t r = 0; r < rows && row_bytes != 0; ++r)
       std::memcpy(mask.row_words(r).data(), mask_bytes.data() + r * row_bytes, row_bytes);
-    return assemble(std::move(mask), value_bytes.size() / sizeof(T), value_bytes.data());
+    return assemble(mask, value_bytes.size() / sizeof(T), value_bytes.data());
   }
 
-  std::size_t rows() const noexcept { return structure_->mask.rows(); }
-  std::size_t cols() const noexcept { return structure_->mask.cols(); }
-  std::size_t size() const noexcept { return structure_->mask.size(); }
+  std::size_t rows() const noexcept { return structure_->rows; }
+  std::size_t cols() const noexcept { return structure_->cols; }
+  std::size_t size() const noexcept { return rows() * cols(); }
   /// Number of kept weights.
   std::size_t kept() const noexcept { return values_.size(); }
   /// Memory held: values, mask and offsets. Matrices made by like() hold the last two in common.
-  std::size_t bytes() const noexcept {
-    return values_.size() * sizeof(T) + structure_->mask.bytes() +
-           (structure_->offsets.size() + structure_->blocks.size()) * sizeof(std::size_t);
-  }
+  std::size_t bytes() const noexcept { return values_.size() * sizeof(T) + structure_->bytes(); }
 
-  const Mask& mask() const noexcept { return structure_->mask; }
-  /// Values of the kept weights in row-major order; one readable cache line follows them.
+  /// The mask, made anew: O(size/64).
+  Mask mask() const { return structure_->mask(); }
+  /// Values of the kept weights in tile order; one readable cache line follows them.
   std::span<const T> values() const noexcept { return {values_.data(), values_.size()}; }
   std::span<T> values() noexcept { return {values_.data(), values_.size()}; }
-  std::span<const std::uint64_t> row_words(std::size_t r) const noexcept { return structure_->mask.row_words(r); }
-  /// Index of the first value of row r; row_offset(rows()) == kept().
-  std::size_t row_offset(std::size_t r) const noexcept { return structure_->offsets[r]; }
-  std::span<const T> row_values(std::size_t r) const noexcept {
-    return values().subspan(row_offset(r), row_offset(r + 1) - row_offset(r));
-  }
-  std::span<T> row_values(std::size_t r) noexcept {
-    return values().subspan(row_offset(r), row_offset(r + 1) - row_offset(r));
+  /// Calls f(column, index into values()) for every kept weight of row r, in rising order of columns. Costs a walk over
+  /// half the mask words of a row block, so rows are for export and inspection, not for products.
+  template <class F>
+  void for_each_kept(std::size_t r, F&& f) const {
+    structure_->for_each_kept(r, std::forward<F>(f));
   }
 
   /// Same structure (shared, not copied), zero values.
@@ -131,17 +91,18 @@ class PackedMatrix {
   /// True if both hold the same kept positions.
   template <Storage U>
   bool same_structure(const PackedMatrix<U>& other) const noexcept {
-    return structure_ == other.structure_ || structure_->mask == other.structure_->mask;
+    return structure_ == other.structure_ || *structure_ == *other.structure_;
   }
 
   /// dense[r, c] = the weight, +0 where pruned. Throws ShapeError unless dense is rows × cols.
   void to_dense(MatrixView<float> dense) const {
     detail::expect_shape("to_dense", "dense", dense, rows(), cols());
-    for (std::size_t r = 0; r < rows(); ++r) {
-      std::ranges::fill(dense.row(r), 0.0f);
-      const T* value = values_.data() + row_offset(r);
-      mask().for_each_kept(r, [&](std::size_t c) { dense(r, c) = static_cast<float>(widen(*value++)); });
-    }
+    for (std::size_t r = 0; r < rows(); ++r) std::ranges::fill(dense.row(r), 0.0f);
+    const T* value = values_.data();
+    structure_->for_each_word([&](std::size_t r, std::size_t c, std::uint64_t word) {
+      for (; word != 0; word &= word - 1)
+        dense(r, c + static_cast<std::size_t>(std::countr_zero(word))) = static_cast<float>(widen(*value++));
+    });
   }
 
   /// For backends: the shared structure.
@@ -152,7 +113,7 @@ class PackedMatrix {
   friend class PackedMatrix;
 
   explicit PackedMatrix(std::shared_ptr<const detail::PackedStructure> structure)
-      : structure_(std::move(structure)), values_(structure_->offsets.back()) {}
+      : structure_(std::move(structure)), values_(structure_->kept()) {}
 
   static void check_sizes(std::size_t rows, std::size_t cols, std::size_t got, std::size_t unit_bits,
                           const char* what) {
@@ -168,17 +129,30 @@ class PackedMatrix {
                                 got);
   }
 
-  static PackedMatrix assemble(Mask mask, std::size_t count, const void* values) {
+  /// `values` in row-major order, at any alignment.
+  static PackedMatrix assemble(const Mask& mask, std::size_t count, const std::byte* values) {
     for (std::size_t r = 0; r < mask.rows() && mask.words_per_row() != 0; ++r) {
       const std::size_t last = mask.words_per_row() - 1;
       if ((mask.row_words(r)[last] & ~mask.valid_bits(last)) != 0)
         detail::raise<RangeError>("PackedMatrix: mask row ", r, " keeps a weight past the last column, ", mask.cols());
     }
-    const std::size_t kept = mask.kept();
-    if (count != kept)
-      detail::raise<ShapeError>("PackedMatrix: the mask keeps ", kept, " weights, got ", count, " values");
-    PackedMatrix packed(std::move(mask));
-    if (kept != 0) std::memcpy(packed.values_.data(), values, kept * sizeof(T));
+    PackedMatrix packed(mask);
+    if (count != packed.kept())
+      detail::raise<ShapeError>("PackedMatrix: the mask keeps ", packed.kept(), " weights, got ", count, " values");
+    const detail::PackedStructure& s = *packed.structure_;
+    std::vector<std::size_t> cursors(s.tiles);
+    for (std::size_t b = 0; b < s.row_blocks; ++b) {
+      std::copy_n(s.offsets.data() + b * s.tiles, s.tiles, cursors.data());
+      for (std::size_t i = 0; i < detail::tile_rows; ++i)
+        for (std::size_t t = 0; t < s.tiles; ++t) {
+          const auto n =
+              static_cast<std::size_t>(std::popcount(s.words.data()[(b * s.tiles + t) * detail::tile_rows + i]));
+          if (n == 0) continue;
+          std::memcpy(packed.values_.data() + cursors[t], values, n * sizeof(T));
+          cursors[t] += n;
+          values += n * sizeof(T);
+        }
+    }
     return packed;
   }
 

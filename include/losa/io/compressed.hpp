@@ -161,18 +161,21 @@ PackedMatrix<T> read_compressed(const CompressedWeight& weight, bool check_finit
   const Tensor& values = *weight.values;
   if constexpr (std::same_as<T, float>) {
     if (values.dtype != Dtype::f32) {
-      PackedMatrix<float> packed(detail::mask_from_bytes(weight.rows, weight.cols, weight.bitmask->bytes));
-      read_f32(values, packed.values(), {.check_finite = check_finite});
-      return packed;
+      std::vector<float> widened(weight.kept);
+      read_f32(values, widened, {.check_finite = check_finite});
+      return PackedMatrix<float>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes,
+                                             std::as_bytes(std::span(widened)));
     }
   }
   if (values.dtype != dtype_of<T>())
     detail::raise_tensor(values, "dtype must be ", name(dtype_of<T>()), ", got ", values.dtype_name);
-  auto packed = PackedMatrix<T>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes, values.bytes);
   if (check_finite)
-    for (std::size_t i = 0; i < weight.kept; ++i)
-      if (!std::isfinite(widen(packed.values()[i]))) detail::raise_tensor(values, "NaN or Inf at [", i, "]");
-  return packed;
+    for (std::size_t i = 0; i < weight.kept; ++i) {
+      T value;
+      std::memcpy(&value, values.bytes.data() + i * sizeof(T), sizeof(T));
+      if (!std::isfinite(widen(value))) detail::raise_tensor(values, "NaN or Inf at [", i, "]");
+    }
+  return PackedMatrix<T>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes, values.bytes);
 }
 template <Storage T, TensorSource S>
 PackedMatrix<T> read_compressed(const S& source, std::string_view weight, bool check_finite = true) {
@@ -200,26 +203,31 @@ void for_each_compressed(std::string_view weight, const PackedMatrix<S>& packed,
     sink.write(std::span<const std::int64_t>(extents));
   });
   put(prefix + ".row_offsets", [&packed](TensorSink& sink) {
+    const Mask mask = packed.mask();
+    std::int64_t offset = 0;
     for (std::size_t r = 0; r < packed.rows(); ++r) {
-      const auto offset = static_cast<std::int64_t>(packed.row_offset(r));
       sink.write(std::span<const std::int64_t>(&offset, 1));
+      offset += static_cast<std::int64_t>(mask.kept_in_row(r));
     }
   });
   put(prefix + ".compressed", [&packed](TensorSink& sink) {
-    if constexpr (std::same_as<T, S>) {
-      sink.write(packed.values());
-    } else {
-      std::vector<T> row;
-      for (std::size_t r = 0; r < packed.rows(); ++r) {
-        row.clear();
-        for (S value : packed.row_values(r)) row.push_back(narrow<T>(static_cast<float>(widen(value))));
-        sink.write(std::span<const T>(row));
-      }
+    std::vector<T> row;
+    for (std::size_t r = 0; r < packed.rows(); ++r) {
+      row.clear();
+      packed.for_each_kept(r, [&](std::size_t, std::size_t k) {
+        if constexpr (std::same_as<T, S>) {
+          row.push_back(packed.values()[k]);
+        } else {
+          row.push_back(narrow<T>(static_cast<float>(widen(packed.values()[k]))));
+        }
+      });
+      sink.write(std::span<const T>(row));
     }
   });
   put(prefix + ".bitmask", [&packed](TensorSink& sink) {
     const std::size_t row_bytes = detail::mask_row_bytes(packed.cols());
-    for (std::size_t r = 0; r < packed.rows(); ++r) sink.write(std::as_bytes(packed.row_words(r)).first(row_bytes));
+    const Mask mask = packed.mask();
+    for (std::size_t r = 0; r < packed.rows(); ++r) sink.write(std::as_bytes(mask.row_words(r)).first(row_bytes));
   });
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// The few vector operations that the AVX2 kernels are made of: widening loads of stored weights, expansion of packed
-// values to the positions of a mask byte, sums across lanes.
+// The few vector operations that the AVX2 kernels are made of: widening loads of stored weights, sums across lanes,
+// transposition.
 //
 // Every function carries the target attribute, so a consumer compiles without -m flags. Lambdas do not inherit it in
 // GCC or Clang and are not used here; loops over register arrays carry an unroll pragma, without which GCC keeps the
@@ -21,16 +21,6 @@
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx2 {
 
-/// Four stored weights as floats.
-LOSA_AVX2 inline __m128 load4(const float* p) noexcept { return _mm_loadu_ps(p); }
-LOSA_AVX2 inline __m128 load4(const bf16* p) noexcept {
-  const __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-  return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(packed), 16));
-}
-LOSA_AVX2 inline __m128 load4(const f16* p) noexcept {
-  return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-}
-
 /// Eight stored weights as floats.
 LOSA_AVX2 inline __m256 load8(const float* p) noexcept { return _mm256_loadu_ps(p); }
 LOSA_AVX2 inline __m256 load8(const bf16* p) noexcept {
@@ -40,21 +30,6 @@ LOSA_AVX2 inline __m256 load8(const bf16* p) noexcept {
 LOSA_AVX2 inline __m256 load8(const f16* p) noexcept {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
-
-/// Row b sends the n-th packed value to the n-th set bit of b: lane i holds the rank of bit i among the ones, and its
-/// top bit says whether bit i is set.
-struct ExpandTable {
-  alignas(64) std::array<std::array<std::uint32_t, 8>, 256> rows{};
-};
-inline constexpr ExpandTable expand_table = [] {
-  ExpandTable table;
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    std::uint32_t n = 0;
-    for (unsigned bit = 0; bit < 8; ++bit)
-      if ((byte >> bit & 1u) != 0) table.rows[byte][bit] = 0x80000000u | n++;
-  }
-  return table;
-}();
 
 LOSA_AVX2 inline float sum(__m256 v) noexcept {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -75,10 +50,13 @@ LOSA_AVX2 inline __m256 splat(__m256 both) noexcept {
 }
 LOSA_AVX2 inline __m256 twice(__m128 v) noexcept { return _mm256_set_m128(v, v); }
 
-/// Mask of the first n lanes, n ≤ 4.
-LOSA_AVX2 inline __m128i first_lanes(std::size_t n) noexcept {
-  return _mm_cmpgt_epi32(_mm_set1_epi32(static_cast<int>(n)), _mm_setr_epi32(0, 1, 2, 3));
+/// Mask of the first n lanes, all of them if n ≥ 8.
+LOSA_AVX2 inline __m256i first_lanes8(std::size_t n) noexcept {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
+
+/// Brings the line to L2.
+LOSA_AVX2 inline void prefetch(const void* line) noexcept { _mm_prefetch(static_cast<const char*>(line), _MM_HINT_T1); }
 
 /// Transposes 8 × 8 floats held in eight vectors.
 LOSA_AVX2 inline void transpose8(__m256 (&r)[8]) noexcept {

@@ -12,8 +12,8 @@
 
 namespace losa::inline v0::detail::inline LOSA_ARCH {
 
-/// Entries that decode_word may write past the end of a list.
-inline constexpr std::size_t decode_overrun = 8;
+/// Elements that kernels may write past the end of a list.
+inline constexpr std::size_t decode_overrun = 64;
 
 struct DecodeTable {
   // Positions of the ones of each byte as eight 16-bit numbers, four to a word.

@@ -104,52 +104,42 @@ struct PanelProducts {
   template <class T>
   static void spmm(const PackedLayout& w, const T* values, MatrixView<const float> x, MatrixView<float> y,
                    const float* bias, bool accumulate, ExecutorRef executor) {
-    if (x.rows <= K::few_tokens) {
-      executor.parallel_for(w.block_count, [&](std::size_t b) {
-        K::multiply_few(w, values, w.blocks[b], w.blocks[b + 1], x.data, x.stride, x.rows, y.data, y.stride, bias,
-                        accumulate);
-      });
-      return;
-    }
+    if (x.rows <= K::few_tokens) return few(w, values, x, y, bias, accumulate, executor);
     const PanelPlan plan{.tokens = x.rows, .lanes = K::lanes};
-    const std::vector<PanelGroup> groups = panel_groups(plan, w.block_count);
+    const std::vector<PanelGroup> groups = panel_groups(plan, w.share_count);
     Scratch shared(Scratch::need<float>(plan.floats(w.cols)));
     float* panels = shared.take<float>(plan.floats(w.cols));
     pack_panels(x, plan, panels, executor);
-    executor.parallel_for(w.block_count * groups.size(), [&](std::size_t task) {
-      const PanelGroup group = groups[task / w.block_count];
-      const std::size_t b = task % w.block_count;
+    executor.parallel_for(w.share_count * groups.size(), [&](std::size_t task) {
+      const PanelGroup group = groups[task / w.share_count];
       const std::size_t width = plan.width(group.first);
-      const TileShape tile(width);
-      const std::size_t words = tile.cols / 64;
-      const std::size_t end = w.blocks[b + 1];
-      const std::size_t most = std::min(tile.rows, end - w.blocks[b]);
-      Scratch scratch(TileDecoder<K>::need(most, tile.cols, most) + Scratch::need<float>(group.count * most * width));
-      TileDecoder<K> decoder(scratch, w, most, tile.cols, most);
-      float* sums = scratch.take<float>(group.count * most * width);
-      for (std::size_t r0 = w.blocks[b]; r0 < end; r0 += most) {
-        const std::size_t rows = std::min(most, end - r0);
-        std::fill_n(sums, group.count * most * width, 0.0f);
-        decoder.seek(r0, r0 + rows, 0);
-        for (std::size_t i = 0; i < w.words_per_row; i += words) {
-          const bool last = i + words >= w.words_per_row;
-          TileLists lists = decoder.decode(r0, rows, i, last ? w.words_per_row : i + words, width, 8);
-          if (last) lists.next = r0 + 2 * rows <= w.rows ? w.offsets + r0 + rows : nullptr;
+      const std::size_t begin = w.shares[task % w.share_count];
+      const std::size_t end = w.shares[task % w.share_count + 1];
+      const TileShape shape(width);
+      const std::size_t most = std::min(shape.blocks, end - begin);
+      const std::size_t floats = most * tile_rows * width;
+      Scratch scratch(TileDecoder<K>::need(most, shape.tiles) + Scratch::need<float>(group.count * floats));
+      TileDecoder<K> decoder(scratch, most, shape.tiles);
+      float* sums = scratch.take<float>(group.count * floats);
+      for (std::size_t b = begin; b < end; b += most) {
+        std::fill_n(sums, group.count * floats, 0.0f);
+        for (std::size_t t = 0; t < w.tiles; t += shape.tiles) {
+          const TileRange range{b, std::min(b + most, end), t, std::min(t + shape.tiles, w.tiles)};
+          TileLists lists = decoder.decode(w, values, range, width);
           for (std::size_t q = 0; q < group.count; ++q) {
-            const float* panel = panels + plan.offset(group.first + q, w.cols) + i * 64 * width;
+            const float* panel = panels + plan.offset(group.first + q, w.cols) + t * tile_cols * width;
             lists.ahead = q + 1 < group.count ? panel + w.cols * width
-                                              : panels + plan.offset(group.first, w.cols) + (i + words) * 64 * width;
+                                              : panel - q * w.cols * width + shape.tiles * tile_cols * width;
             with_vectors(width / K::lanes,
-                         [&](auto v) { K::template gather<v.value>(lists, values, panel, sums + q * most * width); });
-            lists.next = nullptr;
+                         [&](auto v) { K::template gather<v.value>(lists, panel, sums + q * floats); });
           }
-          decoder.advance(lists, r0);
         }
-        for (std::size_t q = 0; q < group.count; ++q) {
-          const std::size_t t = plan.first_token(group.first + q);
-          K::unpack_panel(sums + q * most * width, width, plan.tokens_in(group.first + q), rows,
-                          y.data + t * y.stride + r0, y.stride, bias == nullptr ? nullptr : bias + r0, accumulate);
-        }
+        const std::size_t r = b * tile_rows;
+        const std::size_t rows = std::min(std::min(b + most, end) * tile_rows, w.rows) - r;
+        for (std::size_t q = 0; q < group.count; ++q)
+          K::unpack_panel(sums + q * floats, width, plan.tokens_in(group.first + q), rows,
+                          y.data + plan.first_token(group.first + q) * y.stride + r, y.stride,
+                          bias == nullptr ? nullptr : bias + r, accumulate);
       }
     });
   }
@@ -160,6 +150,9 @@ struct PanelProducts {
     Scratch shared(Scratch::need<float>(plan.floats(w.rows)));
     float* panels = shared.take<float>(plan.floats(w.rows));
     pack_panels(g, plan, panels, executor);
+    // By rows every kept weight loads and stores a vector of sums. For few tokens, which would not pay for turning
+    // tiles over (128 of AVX2 make up for it: 1536 × 576 at 70 % took 1.7 against 1.9 ms at 64 tokens, 7.5 against 14
+    // ms at 512).
     if (plan.full < 2) {
       scatter_columns(w, values, panels, plan, dx, accumulate, executor);
     } else {
@@ -167,112 +160,76 @@ struct PanelProducts {
     }
   }
 
-  // dx by tiles read by rows: every kept weight loads and stores a vector of sums. For few tokens, which would not pay
-  // for turning tiles over (4096 × 4096 at 70 %, AVX2, 8 tokens: 11 ms against 38; from 128 tokens on turning wins).
+  // Each task owns a range of columns, so no sum has two writers.
   static void scatter_columns(const PackedLayout& w, const float* values, const float* panels, const PanelPlan& plan,
                               MatrixView<float> dx, bool accumulate, ExecutorRef executor) {
-    // Each task owns a range of columns, so no sum has two writers; where it begins in a row costs one popcount per
-    // word before it. A quarter of the columns keeps both that and the jumps from row to row cheap. A small matrix gets
-    // narrower tiles, so that there are four ranges.
-    const TileShape tile(plan.width(0), round_up((w.cols + 3) / 4, 64));
-    const std::size_t words = tile.cols / 64;
-    const std::size_t tiles = (w.words_per_row + words - 1) / words;
-    const std::size_t per_range = (tiles + 3) / 4;
-    const std::size_t ranges = (tiles + per_range - 1) / per_range;
+    const TileShape shape(plan.width(0));
+    const std::size_t tiles = std::min(shape.tiles, (w.tiles + 3) / 4);
+    const std::size_t ranges = tiles == 0 ? 0 : (w.tiles + tiles - 1) / tiles;
     const std::vector<PanelGroup> groups = panel_groups(plan, ranges);
     executor.parallel_for(ranges * groups.size(), [&](std::size_t task) {
       const PanelGroup group = groups[task / ranges];
       const std::size_t width = plan.width(group.first);
-      const std::size_t begin = task % ranges * per_range * words;
-      const std::size_t end = std::min(begin + per_range * words, w.words_per_row);
-      const std::size_t cols = std::min(end * 64, w.cols) - begin * 64;
-      Scratch scratch(TileDecoder<K>::need(tile.rows, tile.cols, w.rows) +
-                      Scratch::need<float>(group.count * cols * width));
-      TileDecoder<K> decoder(scratch, w, tile.rows, tile.cols, w.rows);
+      const std::size_t t = task % ranges * tiles;
+      const std::size_t cols = columns(w, t, tiles);
+      Scratch scratch(TileDecoder<K>::need(shape.blocks, tiles) + Scratch::need<float>(group.count * cols * width));
+      TileDecoder<K> decoder(scratch, shape.blocks, tiles);
       float* sums = scratch.take<float>(group.count * cols * width);
       std::fill_n(sums, group.count * cols * width, 0.0f);
-      decoder.seek(0, w.rows, begin);
-      for (std::size_t r0 = 0; r0 < w.rows; r0 += tile.rows) {
-        const std::size_t rows = std::min(tile.rows, w.rows - r0);
-        for (std::size_t i = begin; i < end; i += words) {
-          const bool last = i + words >= end;
-          TileLists lists = decoder.decode(r0, rows, i, last ? end : i + words, width, 8);
-          if (last) lists.next = r0 + 2 * rows <= w.rows ? lists.offsets + rows : nullptr;
-          for (std::size_t q = 0; q < group.count; ++q) {
-            const float* panel = panels + plan.offset(group.first + q, w.rows) + r0 * width;
-            float* out = sums + (q * cols + (i - begin) * 64) * width;
-            with_vectors(width / K::lanes, [&](auto v) { K::template scatter<v.value>(lists, values, panel, out); });
-            lists.next = nullptr;
-          }
-          decoder.advance(lists, r0);
+      for (std::size_t b = 0; b < w.row_blocks; b += shape.blocks) {
+        const TileRange range{b, std::min(b + shape.blocks, w.row_blocks), t, std::min(t + tiles, w.tiles)};
+        TileLists lists = decoder.decode(w, values, range, width);
+        lists.rows = std::min(lists.rows, w.rows - b * tile_rows);
+        for (std::size_t q = 0; q < group.count; ++q) {
+          const float* panel = panels + plan.offset(group.first + q, w.rows) + b * tile_rows * width;
+          with_vectors(width / K::lanes,
+                       [&](auto v) { K::template scatter<v.value>(lists, panel, sums + q * cols * width); });
         }
       }
-      for (std::size_t q = 0; q < group.count; ++q) {
-        const std::size_t t = plan.first_token(group.first + q);
-        K::unpack_panel(sums + q * cols * width, width, plan.tokens_in(group.first + q), cols,
-                        dx.data + t * dx.stride + begin * 64, dx.stride, nullptr, accumulate);
-      }
+      store_columns(plan, group, sums, cols * width, cols, t * tile_cols, dx, accumulate);
     });
   }
 
-  // dx by turned tiles: sums stay in registers (1536 × 576 at 70 %, AVX2, 512 tokens: 7.5 ms against 14).
+  // The same on turned tiles: sums stay in registers.
   static void gather_columns(const PackedLayout& w, const float* values, const float* panels, const PanelPlan& plan,
                              MatrixView<float> dx, bool accumulate, ExecutorRef executor) {
-    // Each task owns a range of columns, so no sum has two writers; where it begins in a row costs one popcount per
-    // word before it, so ranges are quarters of the columns rather than tiles.
-    const TurnedTileShape tile(plan.width(0), w.cols);
-    const std::size_t words = tile.cols / 64;
-    const std::size_t tiles = (w.words_per_row + words - 1) / words;
-    const std::size_t per_range = std::max<std::size_t>(1, tiles / 4);
-    const std::size_t ranges = (tiles + per_range - 1) / per_range;
+    const TurnedTileShape shape(plan.width(0), w.tiles);
+    const std::size_t ranges = (w.tiles + shape.tiles - 1) / shape.tiles;
     const std::vector<PanelGroup> groups = panel_groups(plan, ranges);
     executor.parallel_for(ranges * groups.size(), [&](std::size_t task) {
       const PanelGroup group = groups[task / ranges];
       const std::size_t width = plan.width(group.first);
-      const std::size_t begin = task % ranges * per_range * words;
-      const std::size_t end = std::min(begin + per_range * words, w.words_per_row);
-      Scratch scratch(TileDecoder<K>::need(tile.rows, tile.cols, w.rows) + TileTurner::need(tile.rows, tile.cols) +
-                      Scratch::need<float>(group.count * tile.cols * width));
-      TileDecoder<K> decoder(scratch, w, tile.rows, tile.cols, w.rows);
-      TileTurner turner(scratch, tile.rows, tile.cols);
-      float* sums = scratch.take<float>(group.count * tile.cols * width);
-      decoder.seek(0, w.rows, begin);
-      for (std::size_t i = begin; i < end; i += words) {
-        const std::size_t stop = std::min(i + words, end);
-        const std::size_t cols = std::min(stop * 64, w.cols) - i * 64;
-        std::fill_n(sums, group.count * tile.cols * width, 0.0f);
-        for (std::size_t r0 = 0; r0 < w.rows; r0 += tile.rows) {
-          const std::size_t rows = std::min(tile.rows, w.rows - r0);
-          TileLists by_row = decoder.decode(r0, rows, i, stop, 2, rows * w.words_per_row);
-          if (r0 + 2 * rows <= w.rows) by_row.next = by_row.offsets + rows;
-          TileLists by_column = turner.turn(by_row, values, cols, width);
-          for (std::size_t q = 0; q < group.count; ++q) {
-            const float* panel = panels + plan.offset(group.first + q, w.rows) + r0 * width;
-            by_column.ahead = q + 1 < group.count ? panel + w.rows * width
-                                                  : panels + plan.offset(group.first, w.rows) + (r0 + rows) * width;
-            with_vectors(width / K::lanes, [&](auto v) {
-              K::template gather<v.value>(by_column, turner.values(), panel, sums + q * tile.cols * width);
-            });
-          }
-          decoder.advance(by_row, r0);
-        }
+      const std::size_t t = task % ranges * shape.tiles;
+      const std::size_t cols = columns(w, t, shape.tiles);
+      const std::size_t floats = shape.tiles * tile_cols * width;
+      Scratch scratch(TileDecoder<K>::need(shape.blocks, shape.tiles) +
+                      TileTurner::need(shape.blocks * tile_rows, shape.tiles * tile_cols) +
+                      Scratch::need<float>(group.count * floats));
+      TileDecoder<K> decoder(scratch, shape.blocks, shape.tiles);
+      TileTurner turner(scratch, shape.blocks * tile_rows, shape.tiles * tile_cols);
+      float* sums = scratch.take<float>(group.count * floats);
+      std::fill_n(sums, group.count * floats, 0.0f);
+      for (std::size_t b = 0; b < w.row_blocks; b += shape.blocks) {
+        const TileRange range{b, std::min(b + shape.blocks, w.row_blocks), t, std::min(t + shape.tiles, w.tiles)};
+        TileLists lists = turner.turn(decoder.decode(w, values, range, 2), cols, width);
         for (std::size_t q = 0; q < group.count; ++q) {
-          const std::size_t t = plan.first_token(group.first + q);
-          K::unpack_panel(sums + q * tile.cols * width, width, plan.tokens_in(group.first + q), cols,
-                          dx.data + t * dx.stride + i * 64, dx.stride, nullptr, accumulate);
+          const float* panel = panels + plan.offset(group.first + q, w.rows) + b * tile_rows * width;
+          lists.ahead = q + 1 < group.count ? panel + w.rows * width
+                                            : panel - q * w.rows * width + shape.blocks * tile_rows * width;
+          with_vectors(width / K::lanes, [&](auto v) { K::template gather<v.value>(lists, panel, sums + q * floats); });
         }
       }
+      store_columns(plan, group, sums, floats, cols, t * tile_cols, dx, accumulate);
     });
   }
 
   static void sddmm(const PackedLayout& w, const float* base, float scale, MatrixView<const float> g,
                     MatrixView<const float> x, float* values, ExecutorRef executor) {
     if (g.rows == 0) {
-      const std::size_t kept = w.offsets[w.rows];
       if (base == nullptr) {
-        std::fill_n(values, kept, 0.0f);
+        std::fill_n(values, w.kept(), 0.0f);
       } else if (base != values) {
-        std::copy_n(base, kept, values);
+        std::copy_n(base, w.kept(), values);
       }
       return;
     }
@@ -287,35 +244,30 @@ struct PanelProducts {
     // Groups follow one another, so that the panels of a group serve all blocks while they are in the cache, and so
     // that the sums of a value are added in order.
     for (const PanelGroup& group : panel_groups(plan, 8)) {
-      executor.parallel_for(w.block_count, [&](std::size_t b) {
+      const float* from = group.first == 0 ? base : values;
+      executor.parallel_for(w.share_count, [&](std::size_t share) {
         const std::size_t width = plan.width(group.first);
-        const TileShape tile(width);
-        const std::size_t words = tile.cols / 64;
-        const std::size_t end = w.blocks[b + 1];
-        const std::size_t most = std::min(tile.rows, end - w.blocks[b]);
-        Scratch scratch(TileDecoder<K>::need(most, tile.cols, most));
-        TileDecoder<K> decoder(scratch, w, most, tile.cols, most);
-        for (std::size_t r0 = w.blocks[b]; r0 < end; r0 += most) {
-          const std::size_t rows = std::min(most, end - r0);
-          decoder.seek(r0, r0 + rows, 0);
-          for (std::size_t i = 0; i < w.words_per_row; i += words) {
-            const bool last = i + words >= w.words_per_row;
-            TileLists lists = decoder.decode(r0, rows, i, last ? w.words_per_row : i + words, width, 8);
-            if (last) lists.next = r0 + 2 * rows <= w.rows ? w.offsets + r0 + rows : nullptr;
-            for (std::size_t q = group.first; q < group.first + group.count; ++q) {
-              const float* from = q == 0 ? base : values;
-              const float* g_panel = g_panels + plan.offset(q, w.rows) + r0 * width;
-              const float* x_panel = x_panels + plan.offset(q, w.cols) + i * 64 * width;
-              lists.ahead = q + 1 < group.first + group.count
-                                ? x_panel + w.cols * width
-                                : x_panels + plan.offset(group.first, w.cols) + (i + words) * 64 * width;
-              with_vectors(width / K::lanes,
-                           [&](auto v) { K::template sample<v.value>(lists, from, scale, g_panel, x_panel, values); });
-              lists.next = nullptr;
+        const std::size_t end = w.shares[share + 1];
+        const TileShape shape(width);
+        const std::size_t most = std::min(shape.blocks, end - w.shares[share]);
+        Scratch scratch(TileDecoder<K>::need(most, shape.tiles));
+        TileDecoder<K> decoder(scratch, most, shape.tiles);
+        for (std::size_t b = w.shares[share]; b < end; b += most)
+          for (std::size_t t = 0; t < w.tiles; t += shape.tiles) {
+            const TileRange range{b, std::min(b + most, end), t, std::min(t + shape.tiles, w.tiles)};
+            TileLists lists = decoder.decode(w, nothing, range, width);
+            lists.rows = std::min(lists.rows, w.rows - b * tile_rows);
+            for (std::size_t q = 0; q < group.count; ++q) {
+              const float* g_panel = g_panels + plan.offset(group.first + q, w.rows) + b * tile_rows * width;
+              const float* x_panel = x_panels + plan.offset(group.first + q, w.cols) + t * tile_cols * width;
+              lists.ahead = q + 1 < group.count ? x_panel + w.cols * width
+                                                : x_panel - q * w.cols * width + shape.tiles * tile_cols * width;
+              with_vectors(width / K::lanes, [&](auto v) {
+                K::template sample<v.value>(lists, g_panel, x_panel, q != 0, decoder.values());
+              });
             }
-            decoder.advance(lists, r0);
+            K::store_values(w, range, lists, from, scale, values);
           }
-        }
       });
     }
   }
@@ -328,6 +280,35 @@ struct PanelProducts {
             .spmm_f16 = spmm<f16>,
             .spmm_transposed = spmm_transposed,
             .sddmm = sddmm};
+  }
+
+ private:
+  static constexpr const float* nothing = nullptr;  // values of a matrix of which only the mask matters
+
+  /// One to K::few_tokens tokens: no lists, weights are expanded to registers.
+  template <class T>
+  static void few(const PackedLayout& w, const T* values, MatrixView<const float> x, MatrixView<float> y,
+                  const float* bias, bool accumulate, ExecutorRef executor) {
+    const std::size_t together = std::bit_ceil(x.rows);
+    Scratch scratch(Scratch::need<float>(w.tiles * tile_cols * together));
+    float* packed_x = scratch.take<float>(w.tiles * tile_cols * together);
+    K::pack_few(x, together, w.tiles, packed_x);
+    executor.parallel_for(w.share_count, [&](std::size_t share) {
+      K::multiply_few(w, values, w.shares[share], w.shares[share + 1], packed_x, together, y, bias, accumulate);
+    });
+  }
+
+  /// Columns of `tiles` tiles from tile t on.
+  static std::size_t columns(const PackedLayout& w, std::size_t t, std::size_t tiles) noexcept {
+    return std::min((t + tiles) * tile_cols, w.cols) - t * tile_cols;
+  }
+
+  /// dx[:, first …] ← sums of a group's panels, `step` floats from panel to panel.
+  static void store_columns(const PanelPlan& plan, const PanelGroup& group, const float* sums, std::size_t step,
+                            std::size_t cols, std::size_t first, MatrixView<float> dx, bool accumulate) {
+    for (std::size_t q = 0; q < group.count; ++q)
+      K::unpack_panel(sums + q * step, plan.width(group.first), plan.tokens_in(group.first + q), cols,
+                      dx.data + plan.first_token(group.first + q) * dx.stride + first, dx.stride, nullptr, accumulate);
   }
 };
 

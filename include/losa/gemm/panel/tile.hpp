@@ -1,5 +1,8 @@
 #pragma once
-// A tile of a packed matrix as the panel kernels read it: the mask of some rows × columns decoded to lists of columns.
+// Several tiles of a packed matrix as the panel kernels read them: for each row a list of columns and of values in
+// float, whatever the packed values are. Lists begin at multiples of four and are filled up to one with weights of 0 on
+// the row's last column, so that kernels take four weights at a time and an activation that is not finite still reaches
+// only rows that keep its column.
 
 #include <algorithm>
 #include <cstddef>
@@ -12,26 +15,15 @@
 
 namespace losa::inline v0::detail::inline LOSA_ARCH {
 
-/// The kept weights of some rows within one column tile, as kernels read them. Four entries past the last are readable
-/// and lie within the tile.
+/// The kept weights of some rows within a range of columns.
 struct TileLists {
   std::size_t rows = 0;
-  const std::uint16_t* entries = nullptr;  // column in the tile · panel width / 2: panel + 2 · entry is its vector
-  const std::uint32_t* starts = nullptr;   // (rows) into entries
-  const std::uint32_t* ends = nullptr;     // (rows) into entries
-  const std::size_t* offsets = nullptr;    // (rows) index of the row's first value in the tile
-  const std::size_t* next = nullptr;       // (rows) index of a value to be needed soon, or null
+  const std::uint16_t* entries = nullptr;  // column in the range · panel width / 2: panel + 2 · entry is its vector
+  const float* values = nullptr;           // beside the entries
+  const std::uint32_t* starts = nullptr;   // (rows) into entries, multiples of 4
+  const std::uint32_t* ends = nullptr;     // (rows) into entries, before the filling
   const float* ahead = nullptr;            // panel to be read next, 32 KiB from here, or null
 
-  std::size_t count(std::size_t r) const noexcept { return ends[r] - starts[r]; }
-
-  /// Values that the row will need soon, as many as it has here; kernels ask for them as they go. Rows of a tile jump
-  /// through memory, which the hardware does not foresee (cold 4096 × 4096 at 70 %, AVX2, median of three runs on a
-  /// busy machine: 17 → 26 GFLOP/s at 16 tokens, 33 → 42 at 64; asking once per row does as well).
-  template <class T>
-  const T* soon(const T* values, std::size_t r) const noexcept {
-    return values + (next != nullptr ? next[r] : offsets[r]);
-  }
   /// Two lines of the panel to be read next: 256 rows bring a tile of it to L2.
   void prefetch_panel(std::size_t r) const noexcept {
     if (ahead == nullptr) return;
@@ -40,78 +32,69 @@ struct TileLists {
   }
 };
 
-/// Tile sizes for panels of a width: a tile of X is 32 KiB (with 64 KiB the loop loses a quarter, with 16 KiB the rows
-/// cost more than they hold), its lists at most 64 KiB.
+/// Which tiles: row blocks [first_block, last_block), column tiles [first_tile, last_tile).
+struct TileRange {
+  std::size_t first_block;
+  std::size_t last_block;
+  std::size_t first_tile;
+  std::size_t last_tile;
+
+  std::size_t rows() const noexcept { return (last_block - first_block) * tile_rows; }
+};
+
+/// Sizes for panels of a width: a range of X is 32 KiB (with 64 KiB the loop loses a quarter, with 16 KiB the rows cost
+/// more than they hold), its lists about 64 KiB of entries.
 struct TileShape {
-  std::size_t cols;
-  std::size_t rows;
-  explicit TileShape(std::size_t width) noexcept : TileShape(width, 8192) {}
-  TileShape(std::size_t width, std::size_t most_cols) noexcept
-      : cols(std::max<std::size_t>(64, std::min(8192 / width, most_cols))),
-        rows(std::clamp<std::size_t>(32768 / cols, 1, 256)) {}
+  std::size_t tiles;   // side by side
+  std::size_t blocks;  // below one another
+  explicit TileShape(std::size_t width) noexcept
+      : tiles(std::clamp<std::size_t>(8192 / width / tile_cols, 1, most_tiles)),
+        blocks(width < 32 ? 1 : 32768 / (tiles * tile_cols) / tile_rows) {}
+
+  static constexpr std::size_t most_tiles = 4;
 };
 
-/// The same for a tile that is read by columns: rows take the place of columns. A small matrix gets narrower tiles, so
-/// that there are four.
+/// The same for ranges that are read by columns: rows take the place of columns.
 struct TurnedTileShape {
-  std::size_t rows;
-  std::size_t cols;
-  TurnedTileShape(std::size_t width, std::size_t matrix_cols) noexcept
-      : rows(std::max<std::size_t>(64, 8192 / width)),
-        cols(std::clamp<std::size_t>(std::min(16384 / rows, matrix_cols / 4) / 64 * 64, 64, 128)) {}
+  std::size_t tiles;
+  std::size_t blocks;
+  TurnedTileShape(std::size_t width, std::size_t matrix_tiles) noexcept
+      : tiles(width >= 64 && matrix_tiles >= 8 ? 2 : 1),
+        blocks(std::clamp<std::size_t>(8192 / width / tile_rows, 2, 16)) {}
 };
 
-/// Scratch of a task: decoded lists of up to `rows` rows, and for each of `cursors` rows where its values stand.
+/// Scratch of a task for lists of up to `blocks` × `tiles` tiles.
 template <class K>
 class TileDecoder {
  public:
-  static std::size_t need(std::size_t rows, std::size_t cols, std::size_t cursors) noexcept {
-    return Scratch::need<std::uint16_t>(rows * cols + decode_overrun) + Scratch::need<std::uint32_t>(rows + 1) +
-           Scratch::need<std::size_t>(cursors) + Scratch::need<std::size_t>(rows);
+  static std::size_t need(std::size_t blocks, std::size_t tiles) noexcept {
+    return Scratch::need<std::uint16_t>(room(blocks, tiles)) + Scratch::need<float>(room(blocks, tiles)) +
+           2 * Scratch::need<std::uint32_t>(blocks * tile_rows);
   }
-  TileDecoder(Scratch& scratch, const PackedLayout& w, std::size_t rows, std::size_t cols, std::size_t cursors) noexcept
-      : w_(w),
-        entries_(scratch.take<std::uint16_t>(rows * cols + decode_overrun)),
-        starts_(scratch.take<std::uint32_t>(rows + 1)),
-        cursors_(scratch.take<std::size_t>(cursors)),
-        next_(scratch.take<std::size_t>(rows)) {}
+  TileDecoder(Scratch& scratch, std::size_t blocks, std::size_t tiles) noexcept
+      : entries_(scratch.take<std::uint16_t>(room(blocks, tiles))),
+        values_(scratch.take<float>(room(blocks, tiles))),
+        starts_(scratch.take<std::uint32_t>(blocks * tile_rows)),
+        ends_(scratch.take<std::uint32_t>(blocks * tile_rows)) {}
 
-  /// Puts the cursors of rows [r0, r1) at their first value at or after column 64 · word.
-  void seek(std::size_t r0, std::size_t r1, std::size_t word) noexcept {
-    first_ = r0;
-    K::seek(w_, r0, r1, word, cursors_);
+  /// Lists of the range, entries being columns of a panel with `stride` floats each.
+  template <class T>
+  TileLists decode(const PackedLayout& w, const T* values, const TileRange& range, std::size_t stride) noexcept {
+    K::decode(w, values, range, stride / 2, entries_, values_, starts_, ends_);
+    return {.rows = range.rows(), .entries = entries_, .values = values_, .starts = starts_, .ends = ends_};
   }
-
-  /// Lists of rows [r0, r0 + rows) and words [w0, w1), entries being columns of a panel with `stride` floats each. The
-  /// offsets they refer to are those before the tile: call advance when the kernels have run.
-  /// `ahead` is how many mask words lie between these and those decoded next.
-  TileLists decode(std::size_t r0, std::size_t rows, std::size_t w0, std::size_t w1, std::size_t stride,
-                   std::size_t ahead) noexcept {
-    std::uint16_t* out = entries_;
-    const std::size_t* cursors = cursors_ + (r0 - first_);
-    for (std::size_t r = 0; r < rows; ++r) {
-      starts_[r] = static_cast<std::uint32_t>(out - entries_);
-      const std::uint64_t* words = w_.words + (r0 + r) * w_.words_per_row;
-      __builtin_prefetch(words + w0 + ahead, 0, 2);
-      out = K::decode(words + w0, w1 - w0, stride / 2, out);
-      next_[r] = cursors[r] + static_cast<std::size_t>(out - entries_) - starts_[r];
-    }
-    starts_[rows] = static_cast<std::uint32_t>(out - entries_);
-    std::fill_n(out, decode_overrun, std::uint16_t{0});
-    return {
-        .rows = rows, .entries = entries_, .starts = starts_, .ends = starts_ + 1, .offsets = cursors, .next = next_};
-  }
-  void advance(const TileLists& lists, std::size_t r0) noexcept {
-    std::copy_n(next_, lists.rows, cursors_ + (r0 - first_));
-  }
+  /// The values of the last lists, to be written over.
+  float* values() noexcept { return values_; }
 
  private:
-  const PackedLayout& w_;
-  std::size_t first_ = 0;
+  static std::size_t room(std::size_t blocks, std::size_t tiles) noexcept {
+    return blocks * tile_rows * (tiles * tile_cols + 4) + decode_overrun;
+  }
+
   std::uint16_t* entries_;
+  float* values_;
   std::uint32_t* starts_;
-  std::size_t* cursors_;
-  std::size_t* next_;
+  std::uint32_t* ends_;
 };
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH

@@ -3,9 +3,9 @@
 // costs what W read by rows does. One pass over the kept weights, to lists with room for every row; the panels of a
 // group share it.
 //
-//   TileLists by_row = decoder.decode(r0, rows, w0, w1, 2, ahead);   // entries are columns
-//   TileLists by_column = turner.turn(by_row, values, cols, width);  // entries are rows · width / 2
-//   K::gather<V>(by_column, turner.values(), panel, sums);
+//   TileLists by_row = decoder.decode(w, values, range, 2);         // entries are columns
+//   TileLists by_column = turner.turn(by_row, cols, width);         // entries are rows · width / 2
+//   K::gather<V>(by_column, panel, sums);
 
 #include <cstddef>
 #include <cstdint>
@@ -20,42 +20,36 @@ class TileTurner {
  public:
   static std::size_t need(std::size_t rows, std::size_t cols) noexcept {
     return Scratch::need<std::uint16_t>(room(rows) * cols) + Scratch::need<float>(room(rows) * cols) +
-           2 * Scratch::need<std::uint32_t>(cols) + Scratch::need<std::size_t>(cols);
+           2 * Scratch::need<std::uint32_t>(cols);
   }
   TileTurner(Scratch& scratch, std::size_t rows, std::size_t cols) noexcept
       : entries_(scratch.take<std::uint16_t>(room(rows) * cols)),
         values_(scratch.take<float>(room(rows) * cols)),
         starts_(scratch.take<std::uint32_t>(cols)),
-        ends_(scratch.take<std::uint32_t>(cols)),
-        offsets_(scratch.take<std::size_t>(cols)) {
-    for (std::size_t c = 0; c < cols; ++c) {
-      offsets_[c] = c * room(rows);
-      starts_[c] = static_cast<std::uint32_t>(offsets_[c]);
-    }
+        ends_(scratch.take<std::uint32_t>(cols)) {
+    for (std::size_t c = 0; c < cols; ++c) starts_[c] = static_cast<std::uint32_t>(c * room(rows));
   }
 
   /// `by_row` has columns below `cols` as entries.
-  TileLists turn(const TileLists& by_row, const float* values, std::size_t cols, std::size_t width) noexcept {
+  TileLists turn(const TileLists& by_row, std::size_t cols, std::size_t width) noexcept {
     for (std::size_t c = 0; c < cols; ++c) ends_[c] = starts_[c];
     for (std::size_t r = 0; r < by_row.rows; ++r) {
       const auto entry = static_cast<std::uint16_t>(r * (width / 2));
-      const float* value = values + by_row.offsets[r];
-      const float* soon = by_row.soon(values, r);
-      const std::uint16_t* const columns = by_row.entries + by_row.starts[r];
-      const std::size_t count = by_row.count(r);
-      for (std::size_t k = 0; k < count; k += line) __builtin_prefetch(soon + k, 0, 2);
-      for (std::size_t k = 0; k < count; ++k) {
-        const std::uint32_t to = ends_[columns[k]]++;
+      for (std::uint32_t k = by_row.starts[r]; k != by_row.ends[r]; ++k) {
+        const std::uint32_t to = ends_[by_row.entries[k]]++;
         entries_[to] = entry;
-        values_[to] = value[k];
+        values_[to] = by_row.values[k];
       }
     }
-    return {.rows = cols, .entries = entries_, .starts = starts_, .ends = ends_, .offsets = offsets_};
+    for (std::size_t c = 0; c < cols; ++c)
+      for (std::uint32_t k = ends_[c]; k % 4 != 0; ++k) {
+        entries_[k] = entries_[k - 1];
+        values_[k] = 0;
+      }
+    return {.rows = cols, .entries = entries_, .values = values_, .starts = starts_, .ends = ends_};
   }
-  const float* values() const noexcept { return values_; }
 
  private:
-  static constexpr std::size_t line = 64 / sizeof(float);
   // An odd number of lines, so that lists do not begin in the same few sets of the cache.
   static std::size_t room(std::size_t rows) noexcept { return (rows + 31) / 32 * 32 + 16; }
 
@@ -63,7 +57,6 @@ class TileTurner {
   float* values_;
   std::uint32_t* starts_;
   std::uint32_t* ends_;
-  std::size_t* offsets_;
 };
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH

@@ -16,6 +16,7 @@
 #include <xsimd/xsimd.hpp>
 
 #include <losa/core/types.hpp>
+#include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/panel/driver.hpp>
 
@@ -51,17 +52,14 @@ struct Kernels {
         }
   }
 
-  template <std::size_t V, class T>
-  static void gather(const TileLists& lists, const T* values, const float* panel, float* sums) noexcept {
+  template <std::size_t V>
+  static void gather(const TileLists& lists, const float* panel, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
-      const T* value = values + lists.offsets[r];
-      const T* soon = lists.soon(values, r);
       float* const out = sums + r * V * lanes;
       Row<V> acc = load<V>(out);
-      for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k, ++value) {
-        __builtin_prefetch(soon++, 0, 2);
-        const Batch weight(static_cast<float>(widen(*value)));
+      for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k) {
+        const Batch weight(lists.values[k]);
         const float* column = panel + 2 * std::size_t{lists.entries[k]};
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < V; ++v)
@@ -73,15 +71,11 @@ struct Kernels {
   }
 
   template <std::size_t V>
-  static void scatter(const TileLists& lists, const float* values, const float* g, float* sums) noexcept {
+  static void scatter(const TileLists& lists, const float* g, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
-      lists.prefetch_panel(r);
-      const float* value = values + lists.offsets[r];
-      const float* soon = lists.soon(values, r);
       const Row<V> row = load<V>(g + r * V * lanes);
-      for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k, ++value) {
-        __builtin_prefetch(soon++, 0, 2);
-        const Batch weight(*value);
+      for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k) {
+        const Batch weight(lists.values[k]);
         float* column = sums + 2 * std::size_t{lists.entries[k]};
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < V; ++v)
@@ -91,44 +85,76 @@ struct Kernels {
   }
 
   template <std::size_t V>
-  static void sample(const TileLists& lists, const float* base, float scale, const float* g, const float* panel,
-                     float* values) noexcept {
+  static void sample(const TileLists& lists, const float* g, const float* panel, bool accumulate,
+                     float* dots) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
-      std::size_t i = lists.offsets[r];
-      const float* soon = lists.soon(values, r);
       const Row<V> row = load<V>(g + r * V * lanes);
-      for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k, ++i) {
-        __builtin_prefetch(soon++, 0, 2);
+      for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k) {
         const float* column = panel + 2 * std::size_t{lists.entries[k]};
         Batch dot = row[0] * Batch::load_unaligned(column);
 #pragma GCC unroll 8
         for (std::size_t v = 1; v < V; ++v) dot = xsimd::fma(row[v], Batch::load_unaligned(column + v * lanes), dot);
-        values[i] = (base != nullptr ? base[i] : 0.0f) + scale * sum(dot);
+        dots[k] = accumulate ? dots[k] + sum(dot) : sum(dot);
       }
     }
   }
 
-  static std::uint16_t* decode(const std::uint64_t* words, std::size_t n, std::size_t scale,
-                               std::uint16_t* out) noexcept {
-    for (std::size_t i = 0; i < n; ++i) out = decode_word(words[i], i * 64, scale, out);
-    return out;
-  }
-  static void seek(const PackedLayout& w, std::size_t r0, std::size_t r1, std::size_t word,
-                   std::size_t* cursors) noexcept {
-    for (std::size_t r = r0; r < r1; ++r) {
-      std::size_t at = w.offsets[r];
-      for (std::size_t i = 0; i < word; ++i)
-        at += static_cast<std::size_t>(std::popcount(w.words[r * w.words_per_row + i]));
-      cursors[r - r0] = at;
-    }
+  static void store_values(const PackedLayout& w, const TileRange& range, const TileLists& lists, const float* base,
+                           float scale, float* values) noexcept {
+    for_each_word(
+        w, range,
+        [&, next = std::size_t{0}](std::size_t row, std::size_t t, std::uint64_t word, std::size_t at) mutable {
+          if (row >= lists.rows) return;
+          if (t == range.first_tile) next = lists.starts[row];
+          for (int n = std::popcount(word); n != 0; --n, ++at, ++next)
+            values[at] = (base != nullptr ? base[at] : 0.0f) + scale * lists.values[next];
+        });
   }
 
   template <class T>
+  static void decode(const PackedLayout& w, const T* values, const TileRange& range, std::size_t scale,
+                     std::uint16_t* entries, float* floats, std::uint32_t* starts, std::uint32_t* ends) noexcept {
+    std::uint16_t* out = entries;
+    for_each_word(w, range, [&](std::size_t row, std::size_t t, std::uint64_t word, std::size_t at) {
+      if (t == range.first_tile) {
+        for (; (out - entries) % 4 != 0; ++out) {  // fill the list of the row before
+          *out = out[-1];
+          floats[out - entries] = 0;
+        }
+        starts[row] = static_cast<std::uint32_t>(out - entries);
+      }
+      float* const to = floats + (out - entries);
+      out = decode_word(word, (t - range.first_tile) * tile_cols, scale, out);
+      const auto count = static_cast<std::size_t>(std::popcount(word));
+      for (std::size_t k = 0; values != nullptr && k < count; ++k) to[k] = static_cast<float>(widen(values[at + k]));
+      ends[row] = static_cast<std::uint32_t>(out - entries);
+    });
+  }
+
+  static void pack_few(MatrixView<const float>, std::size_t, std::size_t, float*) noexcept {}
+  template <class T>
   static void multiply_few(const PackedLayout&, const T*, std::size_t, std::size_t, const float*, std::size_t,
-                           std::size_t, float*, std::size_t, const float*, bool) noexcept {}
+                           MatrixView<float>, const float*, bool) noexcept {}
 
  private:
+  /// Calls f(row of the range, tile, mask word, index of its first value) row by row, tiles from left to right.
+  template <class F>
+  static void for_each_word(const PackedLayout& w, const TileRange& range, F&& f) noexcept {
+    std::size_t row = 0;
+    for (std::size_t b = range.first_block; b < range.last_block; ++b) {
+      std::array<std::size_t, TileShape::most_tiles> at;
+      std::copy(w.offsets + b * w.tiles + range.first_tile, w.offsets + b * w.tiles + range.last_tile, at.begin());
+      for (std::size_t i = 0; i < tile_rows; ++i, ++row)
+        for (std::size_t t = range.first_tile; t < range.last_tile; ++t) {
+          const std::uint64_t word = w.words[(b * w.tiles + t) * tile_rows + i];
+          std::size_t& next = at[t - range.first_tile];
+          f(row, t, word, next);
+          next += static_cast<std::size_t>(std::popcount(word));
+        }
+    }
+  }
+
   template <std::size_t V>
   using Row = std::array<Batch, V>;
 

@@ -3,6 +3,7 @@
 // at the end. The oracle for every other backend, and what runs where nothing else does.
 // Cost 2·kept·tokens flops and one walk over the mask per token.
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -18,17 +19,21 @@ namespace losa::inline v0::detail::reference {
 /// Calls f(column, index of the value) for every kept weight of row r.
 template <class F>
 void for_each_kept(const PackedLayout& w, std::size_t r, F&& f) {
-  std::size_t k = w.offsets[r];
-  for (std::size_t i = 0; i < w.words_per_row; ++i)
-    for (std::uint64_t word = w.words[r * w.words_per_row + i]; word != 0; word &= word - 1)
-      f(i * 64 + static_cast<std::size_t>(std::countr_zero(word)), k++);
+  for (std::size_t t = 0; t < w.tiles; ++t) {
+    const std::size_t tile = r / tile_rows * w.tiles + t;
+    const std::uint64_t* const words = w.words + tile * tile_rows;
+    std::size_t k = w.offsets[tile];
+    for (std::size_t i = 0; i < r % tile_rows; ++i) k += static_cast<std::size_t>(std::popcount(words[i]));
+    for (std::uint64_t word = words[r % tile_rows]; word != 0; word &= word - 1)
+      f(t * tile_cols + static_cast<std::size_t>(std::countr_zero(word)), k++);
+  }
 }
 
 template <class T>
 void spmm(const PackedLayout& w, const T* values, MatrixView<const float> x, MatrixView<float> y, const float* bias,
           bool accumulate, ExecutorRef executor) {
-  executor.parallel_for(w.block_count, [&](std::size_t b) {
-    for (std::size_t r = w.blocks[b]; r < w.blocks[b + 1]; ++r)
+  executor.parallel_for(w.row_blocks, [&](std::size_t b) {
+    for (std::size_t r = b * tile_rows; r < std::min(w.rows, (b + 1) * tile_rows); ++r)
       for (std::size_t t = 0; t < x.rows; ++t) {
         double sum = 0;
         for_each_kept(w, r, [&](std::size_t c, std::size_t k) {
@@ -58,8 +63,8 @@ inline void spmm_transposed(const PackedLayout& w, const float* values, MatrixVi
 
 inline void sddmm(const PackedLayout& w, const float* base, float scale, MatrixView<const float> g,
                   MatrixView<const float> x, float* values, ExecutorRef executor) {
-  executor.parallel_for(w.block_count, [&](std::size_t b) {
-    for (std::size_t r = w.blocks[b]; r < w.blocks[b + 1]; ++r)
+  executor.parallel_for(w.row_blocks, [&](std::size_t b) {
+    for (std::size_t r = b * tile_rows; r < std::min(w.rows, (b + 1) * tile_rows); ++r)
       for_each_kept(w, r, [&](std::size_t c, std::size_t k) {
         double sum = 0;
         for (std::size_t t = 0; t < g.rows; ++t) sum += static_cast<double>(g(t, r)) * static_cast<double>(x(t, c));

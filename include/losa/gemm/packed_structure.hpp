@@ -1,0 +1,111 @@
+#pragma once
+// Where the kept weights of a packed matrix lie. The matrix is cut into tiles of 32 rows × 64 columns; tiles follow one
+// another along a block of 32 rows, blocks follow one another, and within a tile rows do. Masks and values are two
+// arrays in that one order, so that every kernel reads both from front to back: a kernel for one token keeps 64
+// activations in registers for 32 rows, one for many tokens takes several blocks and tiles at once.
+//
+//   bit j of words[(block · tiles + tile) · 32 + i] = 1  ⇔  row 32 · block + i, column 64 · tile + j is kept
+//   offsets[block · tiles + tile]                        values before that tile
+//
+// Rows and columns past the edge have no bits. Costs 1/8 byte per weight and 8 bytes per tile.
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <losa/core/mask.hpp>
+#include <losa/gemm/scratch.hpp>
+
+namespace losa::inline v0::detail {
+
+inline constexpr std::size_t tile_rows = 32;
+inline constexpr std::size_t tile_cols = 64;
+
+/// What all matrices with the same kept positions share.
+struct PackedStructure {
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  std::size_t row_blocks = 0;
+  std::size_t tiles = 0;             // column tiles of a row block
+  PaddedArray<std::uint64_t> words;  // (row_blocks, tiles, tile_rows)
+  std::vector<std::size_t> offsets;  // (row_blocks · tiles + 1)
+  std::vector<std::size_t> shares;   // boundaries, in row blocks, of the parts that parallel products work on
+
+  explicit PackedStructure(const Mask& mask)
+      : rows(mask.rows()),
+        cols(mask.cols()),
+        row_blocks((rows + tile_rows - 1) / tile_rows),
+        tiles(mask.words_per_row()),
+        words(row_blocks * tiles * tile_rows),
+        offsets(row_blocks * tiles + 1) {
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t t = 0; t < tiles; ++t) words.data()[word_index(r, t)] = mask.row_words(r)[t];
+    for (std::size_t tile = 0; tile < row_blocks * tiles; ++tile)
+      offsets[tile + 1] = offsets[tile] + ones(words.data() + tile * tile_rows, tile_rows);
+    shares = equal_shares();
+  }
+
+  std::size_t kept() const noexcept { return offsets.back(); }
+  std::size_t bytes() const noexcept {
+    return words.size() * sizeof(std::uint64_t) + (offsets.size() + shares.size()) * sizeof(std::size_t);
+  }
+  std::size_t word_index(std::size_t row, std::size_t tile) const noexcept {
+    return (row / tile_rows * tiles + tile) * tile_rows + row % tile_rows;
+  }
+  Mask mask() const {
+    Mask all(rows, cols);
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t t = 0; t < tiles; ++t) all.row_words(r)[t] = words.data()[word_index(r, t)];
+    return all;
+  }
+  /// Calls f(column, index of the value) for every kept weight of row r, in rising order of columns.
+  template <class F>
+  void for_each_kept(std::size_t r, F&& f) const {
+    for (std::size_t t = 0; t < tiles; ++t) {
+      const std::size_t tile = r / tile_rows * tiles + t;
+      const std::uint64_t* const first = words.data() + tile * tile_rows;
+      std::size_t k = offsets[tile] + ones(first, r % tile_rows);
+      for (std::uint64_t word = first[r % tile_rows]; word != 0; word &= word - 1)
+        f(t * tile_cols + static_cast<std::size_t>(std::countr_zero(word)), k++);
+    }
+  }
+  /// Calls f(row, first column, mask word) in the order of the values.
+  template <class F>
+  void for_each_word(F&& f) const {
+    const std::uint64_t* word = words.data();
+    for (std::size_t b = 0; b < row_blocks; ++b)
+      for (std::size_t t = 0; t < tiles; ++t)
+        for (std::size_t i = 0; i < tile_rows; ++i) f(b * tile_rows + i, t * tile_cols, *word++);
+  }
+  bool operator==(const PackedStructure& other) const noexcept {
+    return rows == other.rows && cols == other.cols &&
+           std::equal(words.data(), words.data() + words.size(), other.words.data());
+  }
+
+ private:
+  static std::size_t ones(const std::uint64_t* word, std::size_t n) noexcept {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < n; ++i) count += static_cast<std::size_t>(std::popcount(word[i]));
+    return count;
+  }
+
+  /// Whole row blocks, of about equal kept count; depends on the matrix alone, never on the number of threads. 16 or
+  /// more where there are blocks enough, so that a few threads share them evenly, and one per 256 rows.
+  std::vector<std::size_t> equal_shares() const {
+    const std::size_t wanted = std::max((row_blocks + 7) / 8, std::min<std::size_t>(16, row_blocks));
+    std::vector<std::size_t> bounds{0};
+    std::size_t block = 0;
+    for (std::size_t i = 1; i < wanted; ++i) {
+      const std::size_t share = kept() / wanted * i + kept() % wanted * i / wanted;
+      while (block < row_blocks && offsets[block * tiles] < share) ++block;
+      if (block > 0 && share - offsets[(block - 1) * tiles] < offsets[block * tiles] - share) --block;  // the nearest
+      if (block > bounds.back()) bounds.push_back(block);
+    }
+    if (row_blocks > bounds.back()) bounds.push_back(row_blocks);
+    return bounds;
+  }
+};
+
+}  // namespace losa::inline v0::detail
