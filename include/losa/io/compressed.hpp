@@ -162,7 +162,7 @@ PackedMatrix<T> read_compressed(const CompressedWeight& weight, bool check_finit
   if constexpr (std::same_as<T, float>) {
     if (values.dtype != Dtype::f32) {
       std::vector<float> widened(weight.kept);
-      read_f32(values, widened, {.check_finite = check_finite});
+      read_f32(values, std::span<float>(widened), {.check_finite = check_finite});
       return PackedMatrix<float>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes,
                                              std::as_bytes(std::span(widened)));
     }
