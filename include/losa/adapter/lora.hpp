@@ -32,10 +32,10 @@ inline void pack_all(MatrixView<const float> m, PackedMatrix<float>& packed) {
   gather_kept(m, packed, {});
 }
 
-/// dense (rows, cols) += packed.
-inline void add_packed(const PackedMatrix<float>& packed, MatrixView<float> dense) {
-  for (std::size_t r = 0; r < dense.rows; ++r)
-    packed.for_each_kept(r, [&](std::size_t c, std::size_t k) { dense(r, c) += packed.values()[k]; });
+/// dense, row-major, += packed.
+inline void add_packed(const PackedMatrix<float>& packed, std::span<float> dense) {
+  for (std::size_t r = 0; r < packed.rows(); ++r)
+    packed.for_each_kept(r, [&](std::size_t c, std::size_t k) { dense[r * packed.cols() + c] += packed.values()[k]; });
 }
 
 }  // namespace detail
