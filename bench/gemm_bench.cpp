@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <losa/core/random.hpp>
@@ -60,13 +61,25 @@ losa::Mask random_mask(double sparsity) {
 
 /// Copies of one packed matrix that together exceed the caches; made once per type and sparsity.
 template <class T>
-std::vector<losa::PackedMatrix<T>>& cold(int percent) {
+auto packed_as(const losa::PackedMatrix<float>& packed) {
+  if constexpr (losa::Storage<T>) {
+    std::vector<float> dense(size * size);
+    packed.to_dense(losa::view(dense.data(), size, size));
+    return losa::pack_as<T>(losa::view(dense.data(), size, size), packed.mask());
+  } else {
+    return losa::quantize<T>(packed);
+  }
+}
+
+template <class T>
+auto& cold(int percent) {
+  using Packed = decltype(packed_as<T>(std::declval<losa::PackedMatrix<float>>()));
   static int made_for = -1;
-  static std::vector<losa::PackedMatrix<T>> copies;
+  static std::vector<Packed> copies;
   if (made_for != percent) {
     copies.clear();
     const std::vector<float> weight = numbers(size * size, 1);
-    auto first = losa::pack_as<T>(losa::view(weight.data(), size, size), random_mask(percent / 100.0));
+    auto first = packed_as<T>(losa::pack(losa::view(weight.data(), size, size), random_mask(percent / 100.0)));
     const std::size_t n = cold_bytes / first.bytes() + 1;
     copies.push_back(std::move(first));
     while (copies.size() < n) copies.push_back(copies.front());
@@ -218,6 +231,13 @@ BENCHMARK(spmm<float>)->Apply(shapes);
 BENCHMARK(spmm<float>)->Apply(threaded);
 BENCHMARK(spmm<losa::bf16>)->Apply(training_shapes);
 BENCHMARK(spmm<losa::bf16>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70, 1})->Unit(benchmark::kMillisecond);
+BENCHMARK(spmm<losa::Int8>)->Apply(training_shapes);
+BENCHMARK(spmm<losa::Int4>)->Apply(training_shapes);
+BENCHMARK(spmm<losa::bf16>)->Apply(threaded);
+BENCHMARK(spmm<losa::Int8>)->Apply(threaded);
+BENCHMARK(spmm<losa::Int4>)->Apply(threaded);
+BENCHMARK(spmm<losa::Int8>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70, 1})->Unit(benchmark::kMillisecond);
+BENCHMARK(spmm<losa::Int4>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70, 1})->Unit(benchmark::kMillisecond);
 BENCHMARK(spmm<losa::f16>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70, 1})->Unit(benchmark::kMillisecond);
 BENCHMARK(spmm_transposed)->Apply(training_shapes);
 BENCHMARK(sddmm)->Apply(training_shapes);

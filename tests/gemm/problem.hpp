@@ -104,8 +104,8 @@ losa::PackedMatrix<T> random_packed(std::size_t rows, std::size_t cols, double s
   return losa::pack_as<T>(dense.view(), random_mask(rows, cols, sparsity, stream));
 }
 
-template <losa::Storage T>
-std::vector<float> dense_of(const losa::PackedMatrix<T>& packed) {
+template <class Packed>
+std::vector<float> dense_of(const Packed& packed) {
   std::vector<float> dense(packed.rows() * packed.cols());
   packed.to_dense(losa::view(dense.data(), packed.rows(), packed.cols()));
   return dense;

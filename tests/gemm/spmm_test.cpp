@@ -13,9 +13,19 @@ using test::Matrix;
 
 namespace {
 
+/// Weights of type T, random; integers are those of random floats.
+template <class T>
+auto random_weights(std::size_t rows, std::size_t cols, double sparsity, std::uint64_t i) {
+  if constexpr (losa::Storage<T>) {
+    return test::random_packed<T>(rows, cols, sparsity, i);
+  } else {
+    return losa::quantize<T>(test::random_packed<float>(rows, cols, sparsity, i));
+  }
+}
+
 template <class T>
 void check_spmm(std::size_t rows, std::size_t cols, std::size_t tokens, double sparsity, std::uint64_t i) {
-  const auto packed = test::random_packed<T>(rows, cols, sparsity, i);
+  const auto packed = random_weights<T>(rows, cols, sparsity, i);
   const std::vector<float> dense = test::dense_of(packed);
   const Matrix x(tokens, cols, i + 1, i % 3, i % 5);
   const Matrix before(tokens, rows, i + 2, i % 4, i % 7);
@@ -66,6 +76,8 @@ TEST_CASE("spmm: every backend and type agrees with double sums over awkward sha
     check_spmm<float>(rows, cols, tokens, sparsity, i);
     if (i % 2 == 0) check_spmm<losa::bf16>(rows, cols, tokens, sparsity, i + 1000);
     if (i % 2 == 1) check_spmm<losa::f16>(rows, cols, tokens, sparsity, i + 2000);
+    if (i % 2 == 0) check_spmm<losa::Int8>(rows, cols, tokens, sparsity, i + 3000);
+    if (i % 2 == 1) check_spmm<losa::Int4>(rows, cols, tokens, sparsity, i + 4000);
   });
 }
 
@@ -78,6 +90,8 @@ TEST_CASE("spmm: every number of tokens at every sparsity, rows of one and of ma
       check_spmm<float>(19, 150, tokens, sparsity, i++);
       check_spmm<losa::bf16>(19, 150, tokens, sparsity, i++);
       check_spmm<losa::f16>(19, 150, tokens, sparsity, i++);
+      check_spmm<losa::Int8>(19, 150, tokens, sparsity, i++);
+      check_spmm<losa::Int4>(45, 150, tokens, sparsity, i++);
     }
 }
 
@@ -276,7 +290,7 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
     for (std::size_t cols : test::Sizes{1, 8, 63, 65, 130})
       for (std::size_t tokens : test::Sizes{1, 4, 8, 40, 131}) {
         const auto packed = test::random_packed<float>(11, cols, 0.3, cols);
-        const losa::PackedLayout layout = losa::detail::layout(packed);
+        const losa::PackedLayout layout = packed.structure().layout();
         test::Guarded<float> values(packed.kept() + 16);
         std::ranges::copy(packed.values(), values.data());
         const auto& packed_words = packed.structure().words;
@@ -289,7 +303,7 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
         Matrix expected(tokens, 11, 2);
         Matrix dx(tokens, cols, 3);
         losa::spmm(packed, x.view(), expected.view(), {}, {.backend = backend});
-        backend->spmm_f32(guarded, values.data(), x.view(), y.view(), nullptr, false, {});
+        backend->spmm_f32(guarded, {values.data()}, x.view(), y.view(), nullptr, false, {});
         CHECK(test::bits_of(y) == test::bits_of(expected));
         backend->spmm_transposed(guarded, values.data(), y.view(), dx.view(), false, {});
         const std::size_t kept = packed.kept();
@@ -301,11 +315,23 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
         const auto half = test::random_packed<losa::bf16>(11, cols, 0.3, cols);
         test::Guarded<losa::bf16> halves(half.kept() + 32);
         std::ranges::copy(half.values(), halves.data());
-        backend->spmm_bf16(guarded, halves.data(), x.view(), y.view(), nullptr, false, {});
+        backend->spmm_bf16(guarded, {halves.data()}, x.view(), y.view(), nullptr, false, {});
         const auto small = test::random_packed<losa::f16>(11, cols, 0.3, cols);
         test::Guarded<losa::f16> smalls(small.kept() + 32);
         std::ranges::copy(small.values(), smalls.data());
-        backend->spmm_f16(guarded, smalls.data(), x.view(), y.view(), nullptr, false, {});
+        backend->spmm_f16(guarded, {smalls.data()}, x.view(), y.view(), nullptr, false, {});
+        const auto bytes = losa::quantize<losa::Int8>(packed);
+        test::Guarded<std::int8_t> byte_values(packed.kept() + 64);
+        std::copy_n(bytes.weights().values, packed.kept(), byte_values.data());
+        backend->spmm_int8(guarded, {byte_values.data(), bytes.weights().scales}, x.view(), y.view(), nullptr, false,
+                           {});
+        const auto nibbles = losa::quantize<losa::Int4>(packed);
+        const losa::Int4Weights fours = nibbles.weights();
+        const std::size_t nibble_bytes = fours.offsets[layout.row_blocks * layout.tiles];
+        test::Guarded<std::uint8_t> nibble_values(nibble_bytes + 64);
+        std::copy_n(fours.values, nibble_bytes, nibble_values.data());
+        backend->spmm_int4(guarded, {nibble_values.data(), fours.offsets, fours.scales}, x.view(), y.view(), nullptr,
+                           false, {});
       }
 }
 

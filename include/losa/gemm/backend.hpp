@@ -12,28 +12,14 @@
 #include <losa/core/executor.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
-#include <losa/gemm/packed_matrix.hpp>
+#include <losa/gemm/packed_structure.hpp>
+#include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0 {
 
-/// The bitmask format as kernels see it: packed_structure.hpp has the order. 64 bytes after the last value and after
-/// the last mask word are readable.
-struct PackedLayout {
-  std::size_t rows = 0;
-  std::size_t cols = 0;
-  std::size_t row_blocks = 0;
-  std::size_t tiles = 0;                 // column tiles of a row block
-  const std::uint64_t* words = nullptr;  // (row_blocks, tiles, 32)
-  const std::size_t* offsets = nullptr;  // (row_blocks · tiles + 1) values before each tile
-  const std::size_t* shares = nullptr;   // (share_count + 1) boundaries in row blocks, of about equal kept count
-  std::size_t share_count = 0;
-
-  std::size_t kept() const noexcept { return offsets[row_blocks * tiles]; }
-};
-
 /// y (tokens, rows) = [y +] x (tokens, cols) · Wᵀ [+ bias (rows)]
-template <class T>
-using SpmmFunction = void (*)(const PackedLayout& w, const T* values, MatrixView<const float> x, MatrixView<float> y,
+template <class W>
+using SpmmFunction = void (*)(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y,
                               const float* bias, bool accumulate, ExecutorRef executor);
 
 struct Backend {
@@ -41,9 +27,11 @@ struct Backend {
   /// True if the CPU and the operating system support every instruction the functions below may execute.
   bool (*supported)() noexcept;
 
-  SpmmFunction<float> spmm_f32;
-  SpmmFunction<bf16> spmm_bf16;
-  SpmmFunction<f16> spmm_f16;
+  SpmmFunction<FloatWeights<float>> spmm_f32;
+  SpmmFunction<FloatWeights<bf16>> spmm_bf16;
+  SpmmFunction<FloatWeights<f16>> spmm_f16;
+  SpmmFunction<Int8Weights> spmm_int8;
+  SpmmFunction<Int4Weights> spmm_int4;
   /// dx (tokens, cols) = [dx +] g (tokens, rows) · W
   void (*spmm_transposed)(const PackedLayout& w, const float* values, MatrixView<const float> g, MatrixView<float> dx,
                           bool accumulate, ExecutorRef executor);
@@ -53,14 +41,4 @@ struct Backend {
                 MatrixView<const float> x, float* values, ExecutorRef executor);
 };
 
-namespace detail {
-
-template <Storage T>
-PackedLayout layout(const PackedMatrix<T>& packed) noexcept {
-  const PackedStructure& s = packed.structure();
-  return {s.rows,         s.cols,           s.row_blocks,    s.tiles,
-          s.words.data(), s.offsets.data(), s.shares.data(), s.shares.size() - 1};
-}
-
-}  // namespace detail
 }  // namespace losa::inline v0

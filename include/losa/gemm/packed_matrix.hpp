@@ -27,6 +27,7 @@
 #include <losa/core/view.hpp>
 #include <losa/gemm/packed_structure.hpp>
 #include <losa/gemm/scratch.hpp>
+#include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0 {
 
@@ -107,6 +108,8 @@ class PackedMatrix {
 
   /// For backends: the shared structure.
   const detail::PackedStructure& structure() const noexcept { return *structure_; }
+  const std::shared_ptr<const detail::PackedStructure>& shared_structure() const noexcept { return structure_; }
+  FloatWeights<T> weights() const noexcept { return {values_.data()}; }
 
  private:
   template <Storage U>

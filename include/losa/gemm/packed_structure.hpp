@@ -18,7 +18,24 @@
 #include <losa/core/mask.hpp>
 #include <losa/gemm/scratch.hpp>
 
-namespace losa::inline v0::detail {
+namespace losa::inline v0 {
+
+/// The bitmask format as kernels see it: packed_structure.hpp has the order. 64 bytes after the last mask word are
+/// readable.
+struct PackedLayout {
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  std::size_t row_blocks = 0;
+  std::size_t tiles = 0;                 // column tiles of a row block
+  const std::uint64_t* words = nullptr;  // (row_blocks, tiles, 32)
+  const std::size_t* offsets = nullptr;  // (row_blocks · tiles + 1) values before each tile
+  const std::size_t* shares = nullptr;   // (share_count + 1) boundaries in row blocks, of about equal kept count
+  std::size_t share_count = 0;
+
+  std::size_t kept() const noexcept { return offsets[row_blocks * tiles]; }
+};
+
+namespace detail {
 
 inline constexpr std::size_t tile_rows = 32;
 inline constexpr std::size_t tile_cols = 64;
@@ -53,6 +70,16 @@ struct PackedStructure {
   }
   std::size_t word_index(std::size_t row, std::size_t tile) const noexcept {
     return (row / tile_rows * tiles + tile) * tile_rows + row % tile_rows;
+  }
+  PackedLayout layout() const noexcept {
+    return {.rows = rows,
+            .cols = cols,
+            .row_blocks = row_blocks,
+            .tiles = tiles,
+            .words = words.data(),
+            .offsets = offsets.data(),
+            .shares = shares.data(),
+            .share_count = shares.size() - 1};
   }
   Mask mask() const {
     Mask all(rows, cols);
@@ -108,4 +135,5 @@ struct PackedStructure {
   }
 };
 
-}  // namespace losa::inline v0::detail
+}  // namespace detail
+}  // namespace losa::inline v0

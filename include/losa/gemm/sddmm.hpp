@@ -37,7 +37,7 @@ inline void sddmm(MatrixView<const float> g, MatrixView<const float> x, PackedMa
   const Backend& backend = detail::backend_or_default(options.backend);
   float* values = result.values().data();
   if (result.kept() == 0) return;
-  backend.sddmm(detail::layout(result), options.accumulate ? values : nullptr, 1.0f, g, x, values, executor);
+  backend.sddmm(result.structure().layout(), options.accumulate ? values : nullptr, 1.0f, g, x, values, executor);
 }
 
 /// Values of `packed` (out, in) ← base + scale · (B·A) at its kept positions, from bt = Bᵀ (rank, out), a (rank, in)
@@ -54,7 +54,7 @@ inline void refresh_values(PackedMatrix<float>& packed, std::span<const float> b
   if (bt.rows != a.rows) detail::raise<ShapeError>("refresh_values: bt has rank ", bt.rows, ", a has rank ", a.rows);
   const Backend& chosen = detail::backend_or_default(backend);
   if (packed.kept() == 0) return;
-  chosen.sddmm(detail::layout(packed), base_values.data(), scale, bt, a, packed.values().data(), executor);
+  chosen.sddmm(packed.structure().layout(), base_values.data(), scale, bt, a, packed.values().data(), executor);
 }
 
 /// The same with the base in a dense matrix `weight` (out, in), of which only the kept positions are used.

@@ -23,6 +23,7 @@
 #include <losa/core/view.hpp>
 #include <losa/gemm/backend.hpp>
 #include <losa/gemm/packed_matrix.hpp>
+#include <losa/gemm/quantized_matrix.hpp>
 #include <losa/gemm/registry.hpp>
 
 namespace losa::inline v0 {
@@ -56,14 +57,15 @@ void expect_columns(std::string_view where, std::string_view name, const MatrixV
     raise<ShapeError>(where, ": ", name, " must have ", cols, " columns, got ", m.rows, " × ", m.cols);
 }
 
-}  // namespace detail
+inline auto spmm_of(const Backend& b, const FloatWeights<float>&) { return b.spmm_f32; }
+inline auto spmm_of(const Backend& b, const FloatWeights<bf16>&) { return b.spmm_bf16; }
+inline auto spmm_of(const Backend& b, const FloatWeights<f16>&) { return b.spmm_f16; }
+inline auto spmm_of(const Backend& b, const Int8Weights&) { return b.spmm_int8; }
+inline auto spmm_of(const Backend& b, const Int4Weights&) { return b.spmm_int4; }
 
-/// y (tokens, out) = x (tokens, in) · (M ⊙ W)ᵀ + bias. x and y must not overlap.
-/// Throws ShapeError, before anything is written, if the shapes do not fit.
-template <Storage T>
-void spmm(const PackedMatrix<T>& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
-          const SpmmOptions& options = {}) {
-  static_assert(!std::same_as<T, double>, "spmm multiplies float, bf16 and f16 weights; pack double weights as float");
+template <class Matrix>
+void multiply(const Matrix& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor,
+              const SpmmOptions& options) {
   detail::expect_columns("spmm", "x", x, packed.cols());
   detail::expect_columns("spmm", "y", y, packed.rows());
   detail::expect_tokens("spmm", "x", x, "y", y);
@@ -72,15 +74,25 @@ void spmm(const PackedMatrix<T>& packed, MatrixView<const float> x, MatrixView<f
   const Backend& backend = detail::backend_or_default(options.backend);
   if (y.empty()) return;
   const float* bias = options.bias.empty() ? nullptr : options.bias.data();
-  const T* values = packed.values().data();
-  const PackedLayout layout = detail::layout(packed);
-  if constexpr (std::same_as<T, float>) {
-    backend.spmm_f32(layout, values, x, y, bias, options.accumulate, executor);
-  } else if constexpr (std::same_as<T, bf16>) {
-    backend.spmm_bf16(layout, values, x, y, bias, options.accumulate, executor);
-  } else if constexpr (std::same_as<T, f16>) {
-    backend.spmm_f16(layout, values, x, y, bias, options.accumulate, executor);
-  }
+  const auto weights = packed.weights();
+  spmm_of(backend, weights)(packed.structure().layout(), weights, x, y, bias, options.accumulate, executor);
+}
+
+}  // namespace detail
+
+/// y (tokens, out) = x (tokens, in) · (M ⊙ W)ᵀ + bias. x and y must not overlap.
+/// Throws ShapeError, before anything is written, if the shapes do not fit.
+template <Storage T>
+void spmm(const PackedMatrix<T>& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
+          const SpmmOptions& options = {}) {
+  static_assert(!std::same_as<T, double>, "spmm multiplies float, bf16 and f16 weights; pack double weights as float");
+  detail::multiply(packed, x, y, executor, options);
+}
+/// The same with 8- or 4-bit weights. Activations stay float.
+template <Integer Q>
+void spmm(const QuantizedMatrix<Q>& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
+          const SpmmOptions& options = {}) {
+  detail::multiply(packed, x, y, executor, options);
 }
 
 /// dx (tokens, in) = g (tokens, out) · (M ⊙ W). g and dx must not overlap.
@@ -92,7 +104,7 @@ inline void spmm_transposed(const PackedMatrix<float>& packed, MatrixView<const 
   detail::expect_tokens("spmm_transposed", "g", g, "dx", dx);
   const Backend& backend = detail::backend_or_default(options.backend);
   if (dx.empty()) return;
-  backend.spmm_transposed(detail::layout(packed), packed.values().data(), g, dx, options.accumulate, executor);
+  backend.spmm_transposed(packed.structure().layout(), packed.values().data(), g, dx, options.accumulate, executor);
 }
 
 }  // namespace losa::inline v0

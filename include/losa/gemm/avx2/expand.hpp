@@ -18,6 +18,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
@@ -54,6 +55,17 @@ inline constexpr Table halves_table = [] {
       table.rows[byte][bit] = kept ? 0x00008080u | (2 * n) << 16 | (2 * n + 1) << 24 : 0x80808080u;
       n += kept;
     }
+  }
+  return table;
+}();
+
+/// For vpshufb on 8 bytes four times: a byte in the top of a lane, zeros elsewhere.
+inline constexpr Table tops_table = [] {
+  Table table;
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    std::uint32_t n = 0;
+    for (unsigned bit = 0; bit < 8; ++bit)
+      table.rows[byte][bit] = 0x00808080u | ((byte >> bit & 1u) != 0 ? n++ : 0x80u) << 24;
   }
   return table;
 }();
@@ -97,6 +109,27 @@ LOSA_AVX2 inline void multiply_add(__m256 (&acc)[N], const f16* p, std::size_t r
   for (std::size_t t = 0; t < N; ++t) acc[t] = _mm256_fmadd_ps(weight, _mm256_load_ps(x + t * 8), acc[t]);
 }
 
+template <std::size_t N>
+LOSA_AVX2 inline void multiply_add(__m256 (&acc)[N], const std::int8_t* p, std::size_t row, const float* x) noexcept {
+  // To the top byte of a lane, so 2²⁴ times the integer: the scales take that back.
+  const __m256i eight = _mm256_broadcastq_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(tops_table.bytes() + row));
+  const __m256 weight = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(eight, order));
+#pragma GCC unroll 4
+  for (std::size_t t = 0; t < N; ++t) acc[t] = _mm256_fmadd_ps(weight, _mm256_load_ps(x + t * 8), acc[t]);
+}
+inline constexpr float of_tops = 0x1p-24f;
+
+/// acc[t] += (a row of a tile) · x[t]; p is where its values begin.
+template <std::size_t N, class T>
+LOSA_AVX2 inline void multiply_row(__m256 (&acc)[N], const T* p, std::uint64_t word, const std::uint16_t* row,
+                                   const float* x) noexcept {
+  multiply_add<N>(acc, p, row[0], x);
+#pragma GCC unroll 7
+  for (std::size_t g = 1; g < 8; ++g)
+    multiply_add<N>(acc, p + _mm_popcnt_u64(word << (64 - 8 * g)), row[g], x + g * 8 * N);
+}
+
 /// offsets[8 · i + g] ← where byte g of words[i] has its table row.
 LOSA_AVX2 inline void table_offsets(const std::uint64_t* words, std::uint16_t* offsets) noexcept {
   for (std::size_t i = 0; i < tile_rows; i += 2) {
@@ -113,16 +146,17 @@ LOSA_AVX2 inline void pack(MatrixView<const float> x, std::size_t n, std::size_t
     }
 }
 
-/// y[t, r] ← [y +] sums (row, N, 8) [+ bias[r]] for the rows of a block.
+/// y[t, r] ← [y +] [scales[i] ·] sums (row, N, 8) [+ bias[r]] for the rows of a block.
 template <std::size_t N>
-LOSA_AVX2 inline void store(const float* sums, std::size_t first_row, MatrixView<float> y, const float* bias,
-                            bool accumulate) noexcept {
+LOSA_AVX2 inline void store(const float* sums, const float* scales, std::size_t first_row, MatrixView<float> y,
+                            const float* bias, bool accumulate) noexcept {
   const std::size_t rows = std::min(tile_rows, y.cols - first_row);
   for (std::size_t t = 0; t < std::min(N, y.rows); ++t)
     for (std::size_t i = 0; i < rows; i += 4) {
       const float* from = sums + (i * N + t) * 8;
       __m128 total = sum4(_mm256_load_ps(from), _mm256_load_ps(from + N * 8), _mm256_load_ps(from + 2 * N * 8),
                           _mm256_load_ps(from + 3 * N * 8));
+      if (scales != nullptr) total = _mm_mul_ps(total, _mm_mul_ps(_mm_loadu_ps(scales + i), _mm_set1_ps(of_tops)));
       float* const out = y.data + t * y.stride + first_row + i;
       if (i + 4 <= rows) {  // whole vectors need no mask, and masked stores are slow on Zen
         if (bias != nullptr) total = _mm_add_ps(total, _mm_loadu_ps(bias + first_row + i));
@@ -137,37 +171,62 @@ LOSA_AVX2 inline void store(const float* sums, std::size_t first_row, MatrixView
     }
 }
 
-template <std::size_t N, class T>
-LOSA_AVX2 inline void multiply(const PackedLayout& w, const T* values, std::size_t first, std::size_t last,
+/// integers[64 · i …] ← the values of row i of a tile. A whole tile at once: read back right after they were stored, at
+/// other borders than they were, they would wait for the stores.
+LOSA_AVX2 inline void unpack_nibbles(const std::uint64_t* words, Int4Weights::Cursor cursor,
+                                     std::int8_t* integers) noexcept {
+  for (std::size_t i = 0; i < tile_rows; ++i, integers += tile_cols) {
+    const auto count = static_cast<std::size_t>(_mm_popcnt_u64(words[i]));
+    nibbles32(cursor.p, integers);
+    if (count > 32) nibbles32(cursor.p + 16, integers + 32);
+    cursor.advance(count);
+  }
+}
+
+template <std::size_t N, class W>
+LOSA_AVX2 inline void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
                                const float* x, MatrixView<float> y, const float* bias, bool accumulate) noexcept {
   alignas(64) float sums[tile_rows * N * 8];
   alignas(64) std::uint16_t offsets[tile_rows * 8];
+  [[maybe_unused]] alignas(64) std::int8_t integers[tile_rows * tile_cols + 8] = {};
   for (std::size_t b = first; b < last; ++b) {
     std::fill_n(sums, tile_rows * N * 8, 0.0f);
-    const T* p = values + w.offsets[b * w.tiles];
+    const float* scales = nullptr;
+    if constexpr (std::is_same_v<W, Int8Weights>) scales = weights.scales + b * tile_rows;
     for (std::size_t t = 0; t < w.tiles; ++t) {
       const std::uint64_t* const words = w.words + (b * w.tiles + t) * tile_rows;
       const float* const tile = x + t * tile_cols * N;
+      auto cursor = weights.begin(w, b, t);
       table_offsets(words, offsets);
+      if constexpr (std::is_same_v<W, Int4Weights>) unpack_nibbles(words, cursor, integers);
       for (std::size_t i = 0; i < tile_rows; ++i) {
         const std::uint64_t word = words[i];
+        const auto count = static_cast<std::size_t>(_mm_popcnt_u64(word));
         const std::uint16_t* const row = offsets + 8 * i;
+        float* const sum = sums + i * N * 8;
         // 2 KiB ahead of the values, 1 KiB of the mask: without, a tenth slower or more (Zen 3).
-        _mm_prefetch(reinterpret_cast<const char*>(p) + 2048, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(cursor.p) + 2048, _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(words + i) + 1024, _MM_HINT_T0);
         __m256 acc[N];
+        if constexpr (std::is_same_v<W, Int4Weights>) {
 #pragma GCC unroll 4
-        for (std::size_t k = 0; k < N; ++k) acc[k] = _mm256_load_ps(sums + (i * N + k) * 8);
-        multiply_add<N>(acc, p, row[0], tile);
-#pragma GCC unroll 7
-        for (std::size_t g = 1; g < 8; ++g)
-          multiply_add<N>(acc, p + _mm_popcnt_u64(word << (64 - 8 * g)), row[g], tile + g * 8 * N);
-        p += _mm_popcnt_u64(word);
+          for (std::size_t k = 0; k < N; ++k) acc[k] = _mm256_setzero_ps();
+          multiply_row<N>(acc, integers + i * tile_cols, word, row, tile);
+          const __m256 scale = _mm256_set1_ps(widen(cursor.scales[i]) * of_tops);
 #pragma GCC unroll 4
-        for (std::size_t k = 0; k < N; ++k) _mm256_store_ps(sums + (i * N + k) * 8, acc[k]);
+          for (std::size_t k = 0; k < N; ++k)
+            _mm256_store_ps(sum + k * 8, _mm256_fmadd_ps(scale, acc[k], _mm256_load_ps(sum + k * 8)));
+        } else {
+#pragma GCC unroll 4
+          for (std::size_t k = 0; k < N; ++k) acc[k] = _mm256_load_ps(sum + k * 8);
+          multiply_row<N>(acc, cursor.p, word, row, tile);
+#pragma GCC unroll 4
+          for (std::size_t k = 0; k < N; ++k) _mm256_store_ps(sum + k * 8, acc[k]);
+        }
+        cursor.advance(count);
       }
     }
-    store<N>(sums, b * tile_rows, y, bias, accumulate);
+    store<N>(sums, scales, b * tile_rows, y, bias, accumulate);
   }
 }
 

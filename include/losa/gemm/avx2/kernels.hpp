@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
@@ -168,7 +169,7 @@ struct Kernels {
         std::size_t at = 0;
         for (std::size_t i = 0; i < rows; ++i) {
           const auto count = static_cast<std::size_t>(_mm_popcnt_u64(words[t * tile_rows + i]));
-          copy(lists.values + starts[i], count, vectors, flat + at);
+          copy(FloatWeights<float>::Cursor{lists.values + starts[i]}, 0, count, vectors, flat + at);
           starts[i] += static_cast<std::uint32_t>(count);
           at += count;
         }
@@ -188,10 +189,9 @@ struct Kernels {
     }
   }
 
-  /// Lists of a range: (64 · tile + bit) · scale for every set bit, and the values as floats (none where `values` is
-  /// null).
-  template <class T>
-  LOSA_AVX2 static void decode(const PackedLayout& w, const T* values, const TileRange& range, std::size_t scale,
+  /// Lists of a range: (64 · tile + bit) · scale for every set bit, and the values as floats.
+  template <class W>
+  LOSA_AVX2 static void decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t scale,
                                std::uint16_t* entries, float* floats, std::uint32_t* starts,
                                std::uint32_t* ends) noexcept {
     const __m128i factor = _mm_set1_epi16(static_cast<short>(scale));
@@ -202,11 +202,12 @@ struct Kernels {
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
       const std::uint64_t* const words = w.words + (b * w.tiles + range.first_tile) * tile_rows;
       const std::size_t* const offsets = w.offsets + b * w.tiles + range.first_tile;
-      const std::size_t next = range.last_tile < w.tiles ? offsets[tiles] - offsets[0] : 0;
-      const T* cursors[TileShape::most_tiles];
+      typename W::Cursor cursors[TileShape::most_tiles];
+      typename W::Cursor next[TileShape::most_tiles];  // where the tiles that follow have their values
       std::size_t vectors[TileShape::most_tiles];
       for (std::size_t t = 0; t < tiles; ++t) {
-        cursors[t] = values + offsets[t];
+        cursors[t] = weights.begin(w, b, range.first_tile + t);
+        next[t] = weights.begin(w, b, std::min(range.last_tile + t, w.tiles - 1));
         // What is read past a row's values lies in the next rows' but for the last tile of the matrix.
         const bool last = offsets + t + 1 == w.offsets + w.row_blocks * w.tiles;
         vectors[t] = last ? 0 : usual_vectors(offsets[t + 1] - offsets[t]);
@@ -218,11 +219,11 @@ struct Kernels {
           std::uint64_t word = words[t * tile_rows + i];
           prefetch(words + (tiles + t) * tile_rows + i);
           const auto count = static_cast<std::size_t>(_mm_popcnt_u64(word));
-          if (values != nullptr) {
-            const T* const from = cursors[t];
-            prefetch(from + next);
-            copy(from, count, vectors[t], floats + n);
-            cursors[t] = from + count;
+          if constexpr (!std::is_same_v<W, NoWeights>) {
+            prefetch(next[t].p);
+            copy(cursors[t], i, count, vectors[t], floats + n);
+            cursors[t].advance(count);
+            next[t].advance(count);
           }
           std::uint16_t* out = entries + n;
 #pragma GCC unroll 8
@@ -251,17 +252,17 @@ struct Kernels {
   }
 
   /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of some row blocks and up to `n` tokens, packed by pack_few.
-  template <class T>
-  LOSA_AVX2 static void multiply_few(const PackedLayout& w, const T* values, std::size_t first, std::size_t last,
+  template <class W>
+  LOSA_AVX2 static void multiply_few(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
                                      const float* x, std::size_t n, MatrixView<float> y, const float* bias,
                                      bool accumulate) noexcept {
     switch (n) {
       case 1:
-        return expand::multiply<1>(w, values, first, last, x, y, bias, accumulate);
+        return expand::multiply<1>(w, weights, first, last, x, y, bias, accumulate);
       case 2:
-        return expand::multiply<2>(w, values, first, last, x, y, bias, accumulate);
+        return expand::multiply<2>(w, weights, first, last, x, y, bias, accumulate);
       default:
-        return expand::multiply<4>(w, values, first, last, x, y, bias, accumulate);
+        return expand::multiply<4>(w, weights, first, last, x, y, bias, accumulate);
     }
   }
 
@@ -271,16 +272,43 @@ struct Kernels {
     return std::min(kept / tile_rows / 8 + 2, tile_cols / 8);
   }
 
-  /// to ← `count` values as floats. Always `vectors` vectors, so that the processor need not guess how many (which it
-  /// cannot: 20 cycles a row); what is written past the last is junk.
+  /// to ← the `count` values of row i as floats. Always `vectors` vectors, so that the processor need not guess how
+  /// many (which it cannot: 20 cycles a row); what is written past the last is junk.
   template <class T>
-  LOSA_AVX2 static void copy(const T* from, std::size_t count, std::size_t vectors, float* to) noexcept {
+  LOSA_AVX2 static void copy(const typename FloatWeights<T>::Cursor& from, std::size_t count, std::size_t vectors,
+                             float* to) noexcept {
     const std::size_t n = std::max(8 * vectors, count);
     for (std::size_t j = 0; j < n; j += 8) {
-      __m256 v = load8(from + j);
+      __m256 v = load8(from.p + j);
       __asm__("" : "+x"(v));  // else GCC makes it a memcpy, and that a `rep movs`, which takes longer to start
       _mm256_storeu_ps(to + j, v);
     }
+  }
+  LOSA_AVX2 static void copy(const FloatWeights<float>::Cursor& from, std::size_t, std::size_t count,
+                             std::size_t vectors, float* to) noexcept {
+    copy<float>(from, count, vectors, to);
+  }
+  LOSA_AVX2 static void copy(const FloatWeights<bf16>::Cursor& from, std::size_t, std::size_t count,
+                             std::size_t vectors, float* to) noexcept {
+    copy<bf16>(from, count, vectors, to);
+  }
+  LOSA_AVX2 static void copy(const FloatWeights<f16>::Cursor& from, std::size_t, std::size_t count, std::size_t vectors,
+                             float* to) noexcept {
+    copy<f16>(from, count, vectors, to);
+  }
+  LOSA_AVX2 static void copy(const Int8Weights::Cursor& from, std::size_t i, std::size_t count, std::size_t vectors,
+                             float* to) noexcept {
+    const __m256 scale = _mm256_set1_ps(from.scales[i]);
+    const std::size_t n = std::max(8 * vectors, count);
+    for (std::size_t j = 0; j < n; j += 8) _mm256_storeu_ps(to + j, _mm256_mul_ps(scale, integers8(from.p + j)));
+  }
+  LOSA_AVX2 static void copy(const Int4Weights::Cursor& from, std::size_t i, std::size_t count, std::size_t vectors,
+                             float* to) noexcept {
+    const __m256 scale = _mm256_set1_ps(widen(from.scales[i]));
+    alignas(32) std::int8_t integers[tile_cols];
+    const std::size_t n = std::max(8 * vectors, count);
+    for (std::size_t j = 0; j < n; j += 32) nibbles32(from.p + j / 2, integers + j);
+    for (std::size_t j = 0; j < n; j += 8) _mm256_storeu_ps(to + j, _mm256_mul_ps(scale, integers8(integers + j)));
   }
 
   template <std::size_t V, std::size_t K, std::size_t Chains>

@@ -31,6 +31,21 @@ LOSA_AVX2 inline __m256 load8(const f16* p) noexcept {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
+/// Eight small integers as floats.
+LOSA_AVX2 inline __m256 integers8(const std::int8_t* p) noexcept {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+/// to[0 … 31] ← nibbles − 8 of 16 bytes, low ones first.
+LOSA_AVX2 inline void nibbles32(const std::uint8_t* p, std::int8_t* to) noexcept {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m128i low = _mm_and_si128(bytes, _mm_set1_epi8(15));
+  const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
+  const __m128i eight = _mm_set1_epi8(8);
+  _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm_sub_epi8(_mm_unpacklo_epi8(low, high), eight));
+  _mm_store_si128(reinterpret_cast<__m128i*>(to + 16), _mm_sub_epi8(_mm_unpackhi_epi8(low, high), eight));
+}
+
 LOSA_AVX2 inline float sum(__m256 v) noexcept {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));

@@ -101,10 +101,10 @@ struct PanelProducts {
     });
   }
 
-  template <class T>
-  static void spmm(const PackedLayout& w, const T* values, MatrixView<const float> x, MatrixView<float> y,
+  template <class W>
+  static void spmm(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y,
                    const float* bias, bool accumulate, ExecutorRef executor) {
-    if (x.rows <= K::few_tokens) return few(w, values, x, y, bias, accumulate, executor);
+    if (x.rows <= K::few_tokens) return few(w, weights, x, y, bias, accumulate, executor);
     const PanelPlan plan{.tokens = x.rows, .lanes = K::lanes};
     const std::vector<PanelGroup> groups = panel_groups(plan, w.share_count);
     Scratch shared(Scratch::need<float>(plan.floats(w.cols)));
@@ -125,7 +125,7 @@ struct PanelProducts {
         std::fill_n(sums, group.count * floats, 0.0f);
         for (std::size_t t = 0; t < w.tiles; t += shape.tiles) {
           const TileRange range{b, std::min(b + most, end), t, std::min(t + shape.tiles, w.tiles)};
-          TileLists lists = decoder.decode(w, values, range, width);
+          TileLists lists = decoder.decode(w, weights, range, width);
           for (std::size_t q = 0; q < group.count; ++q) {
             const float* panel = panels + plan.offset(group.first + q, w.cols) + t * tile_cols * width;
             lists.ahead = q + 1 < group.count ? panel + w.cols * width
@@ -178,7 +178,7 @@ struct PanelProducts {
       std::fill_n(sums, group.count * cols * width, 0.0f);
       for (std::size_t b = 0; b < w.row_blocks; b += shape.blocks) {
         const TileRange range{b, std::min(b + shape.blocks, w.row_blocks), t, std::min(t + tiles, w.tiles)};
-        TileLists lists = decoder.decode(w, values, range, width);
+        TileLists lists = decoder.decode(w, FloatWeights<float>{values}, range, width);
         lists.rows = std::min(lists.rows, w.rows - b * tile_rows);
         for (std::size_t q = 0; q < group.count; ++q) {
           const float* panel = panels + plan.offset(group.first + q, w.rows) + b * tile_rows * width;
@@ -211,7 +211,7 @@ struct PanelProducts {
       std::fill_n(sums, group.count * floats, 0.0f);
       for (std::size_t b = 0; b < w.row_blocks; b += shape.blocks) {
         const TileRange range{b, std::min(b + shape.blocks, w.row_blocks), t, std::min(t + shape.tiles, w.tiles)};
-        TileLists lists = turner.turn(decoder.decode(w, values, range, 2), cols, width);
+        TileLists lists = turner.turn(decoder.decode(w, FloatWeights<float>{values}, range, 2), cols, width);
         for (std::size_t q = 0; q < group.count; ++q) {
           const float* panel = panels + plan.offset(group.first + q, w.rows) + b * tile_rows * width;
           lists.ahead = q + 1 < group.count ? panel + w.rows * width
@@ -255,7 +255,7 @@ struct PanelProducts {
         for (std::size_t b = w.shares[share]; b < end; b += most)
           for (std::size_t t = 0; t < w.tiles; t += shape.tiles) {
             const TileRange range{b, std::min(b + most, end), t, std::min(t + shape.tiles, w.tiles)};
-            TileLists lists = decoder.decode(w, nothing, range, width);
+            TileLists lists = decoder.decode(w, NoWeights{}, range, width);
             lists.rows = std::min(lists.rows, w.rows - b * tile_rows);
             for (std::size_t q = 0; q < group.count; ++q) {
               const float* g_panel = g_panels + plan.offset(group.first + q, w.rows) + b * tile_rows * width;
@@ -275,26 +275,26 @@ struct PanelProducts {
   static constexpr Backend table(const char* name, bool (*supported)() noexcept) noexcept {
     return {.name = name,
             .supported = supported,
-            .spmm_f32 = spmm<float>,
-            .spmm_bf16 = spmm<bf16>,
-            .spmm_f16 = spmm<f16>,
+            .spmm_f32 = spmm<FloatWeights<float>>,
+            .spmm_bf16 = spmm<FloatWeights<bf16>>,
+            .spmm_f16 = spmm<FloatWeights<f16>>,
+            .spmm_int8 = spmm<Int8Weights>,
+            .spmm_int4 = spmm<Int4Weights>,
             .spmm_transposed = spmm_transposed,
             .sddmm = sddmm};
   }
 
  private:
-  static constexpr const float* nothing = nullptr;  // values of a matrix of which only the mask matters
-
   /// One to K::few_tokens tokens: no lists, weights are expanded to registers.
-  template <class T>
-  static void few(const PackedLayout& w, const T* values, MatrixView<const float> x, MatrixView<float> y,
+  template <class W>
+  static void few(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y,
                   const float* bias, bool accumulate, ExecutorRef executor) {
     const std::size_t together = std::bit_ceil(x.rows);
     Scratch scratch(Scratch::need<float>(w.tiles * tile_cols * together));
     float* packed_x = scratch.take<float>(w.tiles * tile_cols * together);
     K::pack_few(x, together, w.tiles, packed_x);
     executor.parallel_for(w.share_count, [&](std::size_t share) {
-      K::multiply_few(w, values, w.shares[share], w.shares[share + 1], packed_x, together, y, bias, accumulate);
+      K::multiply_few(w, weights, w.shares[share], w.shares[share + 1], packed_x, together, y, bias, accumulate);
     });
   }
 

@@ -42,6 +42,15 @@ struct TileRange {
   std::size_t rows() const noexcept { return (last_block - first_block) * tile_rows; }
 };
 
+/// Stands for the values where only the mask matters.
+struct NoWeights {
+  struct Cursor {
+    float at(std::size_t, std::size_t) const noexcept { return 0; }
+    void advance(std::size_t) noexcept {}
+  };
+  Cursor begin(const PackedLayout&, std::size_t, std::size_t) const noexcept { return {}; }
+};
+
 /// Sizes for panels of a width: a range of X is 32 KiB (with 64 KiB the loop loses a quarter, with 16 KiB the rows cost
 /// more than they hold), its lists about 64 KiB of entries.
 struct TileShape {
@@ -78,9 +87,9 @@ class TileDecoder {
         ends_(scratch.take<std::uint32_t>(blocks * tile_rows)) {}
 
   /// Lists of the range, entries being columns of a panel with `stride` floats each.
-  template <class T>
-  TileLists decode(const PackedLayout& w, const T* values, const TileRange& range, std::size_t stride) noexcept {
-    K::decode(w, values, range, stride / 2, entries_, values_, starts_, ends_);
+  template <class W>
+  TileLists decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t stride) noexcept {
+    K::decode(w, weights, range, stride / 2, entries_, values_, starts_, ends_);
     return {.rows = range.rows(), .entries = entries_, .values = values_, .starts = starts_, .ends = ends_};
   }
   /// The values of the last lists, to be written over.

@@ -102,56 +102,65 @@ struct Kernels {
 
   static void store_values(const PackedLayout& w, const TileRange& range, const TileLists& lists, const float* base,
                            float scale, float* values) noexcept {
-    for_each_word(
-        w, range,
-        [&, next = std::size_t{0}](std::size_t row, std::size_t t, std::uint64_t word, std::size_t at) mutable {
-          if (row >= lists.rows) return;
-          if (t == range.first_tile) next = lists.starts[row];
-          for (int n = std::popcount(word); n != 0; --n, ++at, ++next)
-            values[at] = (base != nullptr ? base[at] : 0.0f) + scale * lists.values[next];
-        });
+    for_each_row(w, range, FloatWeights<float>{values}, [&](std::size_t row, std::size_t, auto& cursors) {
+      if (row >= lists.rows) return;
+      const float* dot = lists.values + lists.starts[row];
+      for (std::size_t t = range.first_tile; t < range.last_tile; ++t) {
+        const auto at = static_cast<std::size_t>(cursors[t - range.first_tile].p - values);
+        const std::size_t count = ones(w, row, range, t);
+        for (std::size_t k = 0; k < count; ++k)
+          values[at + k] = (base != nullptr ? base[at + k] : 0.0f) + scale * *dot++;
+      }
+    });
   }
 
-  template <class T>
-  static void decode(const PackedLayout& w, const T* values, const TileRange& range, std::size_t scale,
+  template <class W>
+  static void decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t scale,
                      std::uint16_t* entries, float* floats, std::uint32_t* starts, std::uint32_t* ends) noexcept {
-    std::uint16_t* out = entries;
-    for_each_word(w, range, [&](std::size_t row, std::size_t t, std::uint64_t word, std::size_t at) {
-      if (t == range.first_tile) {
-        for (; (out - entries) % 4 != 0; ++out) {  // fill the list of the row before
-          *out = out[-1];
-          floats[out - entries] = 0;
-        }
-        starts[row] = static_cast<std::uint32_t>(out - entries);
+    std::size_t n = 0;
+    for_each_row(w, range, weights, [&](std::size_t row, std::size_t i, auto& cursors) {
+      starts[row] = static_cast<std::uint32_t>(n);
+      for (std::size_t t = range.first_tile; t < range.last_tile; ++t) {
+        const std::size_t count = ones(w, row, range, t);
+        for (std::size_t k = 0; k < count; ++k) floats[n + k] = cursors[t - range.first_tile].at(i, k);
+        decode_word(word(w, row, range, t), (t - range.first_tile) * tile_cols, scale, entries + n);
+        n += count;
       }
-      float* const to = floats + (out - entries);
-      out = decode_word(word, (t - range.first_tile) * tile_cols, scale, out);
-      const auto count = static_cast<std::size_t>(std::popcount(word));
-      for (std::size_t k = 0; values != nullptr && k < count; ++k) to[k] = static_cast<float>(widen(values[at + k]));
-      ends[row] = static_cast<std::uint32_t>(out - entries);
+      ends[row] = static_cast<std::uint32_t>(n);
+      for (; n % 4 != 0; ++n) {
+        entries[n] = entries[n - 1];
+        floats[n] = 0;
+      }
     });
   }
 
   static void pack_few(MatrixView<const float>, std::size_t, std::size_t, float*) noexcept {}
-  template <class T>
-  static void multiply_few(const PackedLayout&, const T*, std::size_t, std::size_t, const float*, std::size_t,
+  template <class W>
+  static void multiply_few(const PackedLayout&, const W&, std::size_t, std::size_t, const float*, std::size_t,
                            MatrixView<float>, const float*, bool) noexcept {}
 
  private:
-  /// Calls f(row of the range, tile, mask word, index of its first value) row by row, tiles from left to right.
-  template <class F>
-  static void for_each_word(const PackedLayout& w, const TileRange& range, F&& f) noexcept {
+  static std::uint64_t word(const PackedLayout& w, std::size_t row, const TileRange& range, std::size_t t) noexcept {
+    const std::size_t tile = (range.first_block + row / tile_rows) * w.tiles + t;
+    return w.words[tile * tile_rows + row % tile_rows];
+  }
+  static std::size_t ones(const PackedLayout& w, std::size_t row, const TileRange& range, std::size_t t) noexcept {
+    return static_cast<std::size_t>(std::popcount(word(w, row, range, t)));
+  }
+
+  /// Calls f(row of the range, row of its block, cursors of the tiles) for every row.
+  template <class W, class F>
+  static void for_each_row(const PackedLayout& w, const TileRange& range, const W& weights, F&& f) noexcept {
     std::size_t row = 0;
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
-      std::array<std::size_t, TileShape::most_tiles> at;
-      std::copy(w.offsets + b * w.tiles + range.first_tile, w.offsets + b * w.tiles + range.last_tile, at.begin());
-      for (std::size_t i = 0; i < tile_rows; ++i, ++row)
-        for (std::size_t t = range.first_tile; t < range.last_tile; ++t) {
-          const std::uint64_t word = w.words[(b * w.tiles + t) * tile_rows + i];
-          std::size_t& next = at[t - range.first_tile];
-          f(row, t, word, next);
-          next += static_cast<std::size_t>(std::popcount(word));
-        }
+      std::array<typename W::Cursor, TileShape::most_tiles> cursors;
+      for (std::size_t t = range.first_tile; t < range.last_tile; ++t)
+        cursors[t - range.first_tile] = weights.begin(w, b, t);
+      for (std::size_t i = 0; i < tile_rows; ++i, ++row) {
+        f(row, i, cursors);
+        for (std::size_t t = range.first_tile; t < range.last_tile; ++t)
+          cursors[t - range.first_tile].advance(ones(w, row, range, t));
+      }
     }
   }
 

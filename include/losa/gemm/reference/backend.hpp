@@ -29,19 +29,32 @@ void for_each_kept(const PackedLayout& w, std::size_t r, F&& f) {
   }
 }
 
-template <class T>
-void spmm(const PackedLayout& w, const T* values, MatrixView<const float> x, MatrixView<float> y, const float* bias,
+template <class W>
+void spmm(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y, const float* bias,
           bool accumulate, ExecutorRef executor) {
   executor.parallel_for(w.row_blocks, [&](std::size_t b) {
-    for (std::size_t r = b * tile_rows; r < std::min(w.rows, (b + 1) * tile_rows); ++r)
-      for (std::size_t t = 0; t < x.rows; ++t) {
-        double sum = 0;
-        for_each_kept(w, r, [&](std::size_t c, std::size_t k) {
-          sum += static_cast<double>(widen(values[k])) * static_cast<double>(x(t, c));
-        });
-        if (bias != nullptr) sum += static_cast<double>(bias[r]);
-        if (accumulate) sum += static_cast<double>(y(t, r));
-        y(t, r) = static_cast<float>(sum);
+    const std::size_t first = b * tile_rows;
+    const std::size_t rows = std::min(tile_rows, w.rows - first);
+    std::vector<double> sums(tile_rows * x.rows);  // (row, token)
+    for (std::size_t t = 0; t < w.tiles; ++t) {
+      auto cursor = weights.begin(w, b, t);
+      for (std::size_t i = 0; i < rows; ++i) {
+        std::size_t j = 0;
+        for (std::uint64_t word = w.words[(b * w.tiles + t) * tile_rows + i]; word != 0; word &= word - 1, ++j) {
+          const std::size_t c = t * tile_cols + static_cast<std::size_t>(std::countr_zero(word));
+          const auto value = static_cast<double>(cursor.at(i, j));
+          for (std::size_t token = 0; token < x.rows; ++token)
+            sums[i * x.rows + token] += value * static_cast<double>(x(token, c));
+        }
+        cursor.advance(j);
+      }
+    }
+    for (std::size_t i = 0; i < rows; ++i)
+      for (std::size_t token = 0; token < x.rows; ++token) {
+        double sum = sums[i * x.rows + token];
+        if (bias != nullptr) sum += static_cast<double>(bias[first + i]);
+        if (accumulate) sum += static_cast<double>(y(token, first + i));
+        y(token, first + i) = static_cast<float>(sum);
       }
   });
 }
@@ -79,9 +92,11 @@ inline const Backend& backend() noexcept {
   static constexpr Backend table{
       .name = "reference",
       .supported = []() noexcept { return true; },
-      .spmm_f32 = spmm<float>,
-      .spmm_bf16 = spmm<bf16>,
-      .spmm_f16 = spmm<f16>,
+      .spmm_f32 = spmm<FloatWeights<float>>,
+      .spmm_bf16 = spmm<FloatWeights<bf16>>,
+      .spmm_f16 = spmm<FloatWeights<f16>>,
+      .spmm_int8 = spmm<Int8Weights>,
+      .spmm_int4 = spmm<Int4Weights>,
       .spmm_transposed = spmm_transposed,
       .sddmm = sddmm,
   };

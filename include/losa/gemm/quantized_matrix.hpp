@@ -1,0 +1,174 @@
+#pragma once
+// A packed matrix with values of 8 or 4 bits, symmetric: value = scale · integer.
+//
+//   int8   integers −127 … 127, one float scale a row                       d + 1/8 bytes per weight at density d
+//   int4   integers −7 … 7, one f16 scale for each row and 64 columns       d/2 + 1/8 + 1/32, and half a byte at most
+//                                                                           for each row and 64 columns
+//
+// The structure (mask, offsets) is shared with the matrix it was made from. A kept weight that rounds to 0 stays kept.
+//
+//   auto small = losa::quantize<losa::Int8>(packed);
+//   losa::spmm(small, losa::view(x, tokens, in), losa::view(y, tokens, out), pool);
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include <losa/core/error.hpp>
+#include <losa/core/types.hpp>
+#include <losa/core/view.hpp>
+#include <losa/gemm/packed_matrix.hpp>
+#include <losa/gemm/packed_structure.hpp>
+#include <losa/gemm/scratch.hpp>
+#include <losa/gemm/weights.hpp>
+
+namespace losa::inline v0 {
+
+struct Int8 {
+  using Weights = Int8Weights;
+  static constexpr float largest = 127;
+};
+struct Int4 {
+  using Weights = Int4Weights;
+  static constexpr float largest = 7;
+};
+
+template <class Q>
+concept Integer = std::same_as<Q, Int8> || std::same_as<Q, Int4>;
+
+template <Integer Q>
+class QuantizedMatrix {
+ public:
+  /// The nearest integers; a scale is largest |value| / largest integer (in f16 for int4, 1 where all values are 0).
+  /// Throws NumericError if a value is not finite, or too large for a scale in f16.
+  template <Storage T>
+  explicit QuantizedMatrix(const PackedMatrix<T>& packed) : structure_(packed.shared_structure()) {
+    const detail::PackedStructure& s = *structure_;
+    scales_ = detail::PaddedArray<Scale>(s.row_blocks * (per_row ? 1 : s.tiles) * detail::tile_rows);
+    std::vector<float> largest(scales_.size());
+    for_each_value(packed, [&](std::size_t scale, float value) {
+      if (!std::isfinite(value)) detail::raise<NumericError>("quantize: a value is ", value);
+      largest[scale] = std::max(largest[scale], std::abs(value));
+    });
+    for (std::size_t i = 0; i < largest.size(); ++i) {
+      scales_.data()[i] = narrow<Scale>(largest[i] == 0.0f ? 1.0f : largest[i] / Q::largest);
+      if (!std::isfinite(widen(scales_.data()[i])))
+        detail::raise<NumericError>("quantize: ", largest[i], " is too large for a scale in f16");
+      // In f16 a scale may round to 0, or below what the largest value needs.
+      if (widen(scales_.data()[i]) == 0.0f) scales_.data()[i] = narrow<Scale>(6.0e-8f);
+    }
+    store(packed);
+  }
+
+  std::size_t rows() const noexcept { return structure_->rows; }
+  std::size_t cols() const noexcept { return structure_->cols; }
+  std::size_t size() const noexcept { return rows() * cols(); }
+  std::size_t kept() const noexcept { return structure_->kept(); }
+  /// Memory held: integers, scales, mask and offsets; mask and offsets are shared with the matrix this was made from.
+  std::size_t bytes() const noexcept {
+    return values_.size() + scales_.size() * sizeof(Scale) + offsets_.size() * sizeof(std::size_t) +
+           structure_->bytes();
+  }
+  Mask mask() const { return structure_->mask(); }
+
+  /// dense[r, c] = the weight as the products see it, +0 where pruned. Throws ShapeError unless dense is rows × cols.
+  void to_dense(MatrixView<float> dense) const {
+    detail::expect_shape("to_dense", "dense", dense, rows(), cols());
+    for (std::size_t r = 0; r < rows(); ++r) std::ranges::fill(dense.row(r), 0.0f);
+    const PackedLayout layout = structure_->layout();
+    const typename Q::Weights all = weights();
+    for (std::size_t b = 0; b < layout.row_blocks; ++b)
+      for (std::size_t t = 0; t < layout.tiles; ++t) {
+        auto cursor = all.begin(layout, b, t);
+        for (std::size_t i = 0; i < detail::tile_rows; ++i) {
+          std::size_t j = 0;
+          for (std::uint64_t word = layout.words[(b * layout.tiles + t) * detail::tile_rows + i]; word != 0;
+               word &= word - 1)
+            dense(b * detail::tile_rows + i, t * detail::tile_cols + static_cast<std::size_t>(std::countr_zero(word))) =
+                cursor.at(i, j++);
+          cursor.advance(j);
+        }
+      }
+  }
+
+  /// For backends.
+  const detail::PackedStructure& structure() const noexcept { return *structure_; }
+  typename Q::Weights weights() const noexcept {
+    if constexpr (per_row) {
+      return {reinterpret_cast<const std::int8_t*>(values_.data()), scales_.data()};
+    } else {
+      return {values_.data(), offsets_.data(), scales_.data()};
+    }
+  }
+
+ private:
+  static constexpr bool per_row = std::same_as<Q, Int8>;
+  using Scale = std::conditional_t<per_row, float, f16>;
+
+  /// Calls f(index of its scale, value) for every kept weight in packed order.
+  template <Storage T, class F>
+  void for_each_value(const PackedMatrix<T>& packed, F&& f) const {
+    const T* value = packed.values().data();
+    std::size_t row = 0;
+    structure_->for_each_word([&](std::size_t r, std::size_t, std::uint64_t word) {
+      const std::size_t scale = per_row ? r : row;
+      for (int n = std::popcount(word); n != 0; --n) f(scale, static_cast<float>(widen(*value++)));
+      ++row;
+    });
+  }
+
+  template <Storage T>
+  void store(const PackedMatrix<T>& packed) {
+    const auto integer = [&](std::size_t scale, float value) {
+      return static_cast<int>(
+          std::clamp(std::nearbyint(value / widen(scales_.data()[scale])), -Q::largest, Q::largest));
+    };
+    if constexpr (per_row) {
+      values_ = detail::PaddedArray<std::uint8_t>(kept());
+      std::uint8_t* out = values_.data();
+      for_each_value(packed, [&](std::size_t scale, float value) {
+        *out++ = static_cast<std::uint8_t>(static_cast<std::int8_t>(integer(scale, value)));
+      });
+    } else {
+      offsets_.resize(structure_->offsets.size());
+      std::size_t bytes = 0;
+      std::size_t row = 0;
+      structure_->for_each_word([&](std::size_t, std::size_t, std::uint64_t word) {
+        bytes += (static_cast<std::size_t>(std::popcount(word)) + 1) / 2;
+        if (++row % detail::tile_rows == 0) offsets_[row / detail::tile_rows] = bytes;
+      });
+      values_ = detail::PaddedArray<std::uint8_t>(bytes);
+      std::uint8_t* out = values_.data();
+      std::size_t in_row = 0;
+      std::size_t row_before = 0;
+      for_each_value(packed, [&](std::size_t scale, float value) {
+        if (scale != row_before) {  // a row begins: at a byte of its own
+          out += in_row % 2;
+          in_row = 0;
+          row_before = scale;
+        }
+        const auto nibble = static_cast<unsigned>(integer(scale, value) + 8);
+        *out = static_cast<std::uint8_t>(in_row % 2 == 0 ? nibble : *out | nibble << 4);
+        out += in_row++ % 2;
+      });
+    }
+  }
+
+  std::shared_ptr<const detail::PackedStructure> structure_;
+  detail::PaddedArray<std::uint8_t> values_;
+  detail::PaddedArray<Scale> scales_;
+  std::vector<std::size_t> offsets_;  // int4: (row_blocks · tiles + 1) bytes before each tile
+};
+
+/// `packed` with values of 8 bits (Int8) or 4 (Int4); see QuantizedMatrix.
+template <Integer Q, Storage T>
+QuantizedMatrix<Q> quantize(const PackedMatrix<T>& packed) {
+  return QuantizedMatrix<Q>(packed);
+}
+
+}  // namespace losa::inline v0
