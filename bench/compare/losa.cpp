@@ -80,6 +80,10 @@ Entry entry(Op op, const char* type, const char* format, Pack pack) {
 
 template <class T>
 auto bitmask = [](const Layer& layer) { return losa::pack_as<T>(weight(layer), *layer.mask, *layer.pool); };
+template <class T>
+auto integers = [](const Layer& layer) { return losa::quantize<T>(bitmask<float>(layer)); };
+template <class T>
+auto list = [](const Layer& layer) { return losa::ListMatrix<T>(bitmask<float>(layer)); };
 
 }  // namespace
 
@@ -90,6 +94,12 @@ void add_losa(Field& field) {
            entry<Product>(Op::product, "f32", "bitmask", bitmask<float>),
            entry<Product>(Op::product, "bf16", "bitmask", bitmask<losa::bf16>),
            entry<Product>(Op::product, "f16", "bitmask", bitmask<losa::f16>),
+           entry<Product>(Op::product, "int8", "bitmask", integers<losa::Int8>),
+           entry<Product>(Op::product, "int4", "bitmask", integers<losa::Int4>),
+           entry<Product>(Op::product, "f32", "list", list<float>),
+           entry<Product>(Op::product, "bf16", "list", list<losa::bf16>),
+           entry<Product>(Op::product, "f16", "list", list<losa::f16>),
+           entry<Product>(Op::product, "int8", "list", list<losa::Int8>),
            entry<InputGradient>(Op::dx, "f32", "bitmask", bitmask<float>),
            entry<WeightGradient>(Op::sddmm, "f32", "bitmask", bitmask<float>),
        })

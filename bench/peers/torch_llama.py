@@ -222,7 +222,7 @@ def prune_model(model, rows, o, batch=4):
         def watch(name):
             def add(_, inputs):
                 x = inputs[0].flatten(0, 1)
-                term = x.T @ x if o.method == "sparsegpt" else x.square().sum(0)
+                term = x.T @ x if o.method == "sparsegpt" else (x.double() if o.double_norms else x).square().sum(0)
                 statistics[name] = statistics[name] + term if name in statistics else term
             return add
 
@@ -397,6 +397,7 @@ def main():
     q.add_argument("--pattern", type=pattern, help="N:M, in place of --sparsity")
     q.add_argument("--sequences", type=int, default=32)
     q.add_argument("--context", type=int, default=256)
+    q.add_argument("--double-norms", action="store_true", help="Wanda's sums of squares in double")
     q.add_argument("--out", type=pathlib.Path)
     trained = [command(step, "training steps, timed"), command(adapt, "LoRA under the mask")]
     for q in trained:

@@ -11,8 +11,11 @@
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/backend.hpp>
+#include <losa/gemm/list_matrix.hpp>
 #include <losa/gemm/pack.hpp>
 #include <losa/gemm/packed_matrix.hpp>
+#include <losa/gemm/plain.hpp>
+#include <losa/gemm/quantized_matrix.hpp>
 #include <losa/gemm/registry.hpp>
 #include <losa/gemm/sddmm.hpp>
 #include <losa/gemm/spmm.hpp>

@@ -55,10 +55,8 @@ inline void fill(losa::LoraFactors& factors, std::uint64_t stream) {
 
 /// (M⊙W) at the kept positions, in packed order.
 inline std::vector<float> kept_values(const Dense& weight, const losa::Mask& mask) {
-  std::vector<float> values;
-  for (std::size_t r = 0; r < weight.rows; ++r)
-    mask.for_each_kept(r, [&](std::size_t c) { values.push_back(weight(r, c)); });
-  return values;
+  const losa::PackedMatrix<float> packed = losa::pack(weight.view(), mask);
+  return {packed.values().begin(), packed.values().end()};
 }
 
 inline double delta(const losa::LoraFactors& factors, std::size_t r, std::size_t c) {

@@ -95,6 +95,50 @@ TEST_CASE("spmm: every number of tokens at every sparsity, rows of one and of ma
     }
 }
 
+TEST_CASE("spmm: 2:4 and 4:8 masks, known for what they are, in every type") {
+  std::uint64_t i = 7000;
+  for (std::size_t cols : test::Sizes{8, 64, 72, 200})
+    for (std::size_t rows : test::Sizes{1, 31, 33, 70}) {
+      losa::Mask mask(rows, cols);
+      for (std::size_t r = 0; r < rows; ++r)
+        for (std::size_t c = 0; c < cols; c += 8)
+          for (std::size_t j = 0; j < 4; ++j) {
+            // Pairs in each group of 4, or (in every third row) any 4 of 8.
+            const std::size_t first = (r + c / 8) % 4;
+            mask.set(r, c + (r % 3 == 0 ? (first + 2 * j + j / 3) % 8 : j / 2 * 4 + (first + j % 2 * (1 + r % 2)) % 4),
+                     true);
+          }
+      const Matrix weight(rows, cols, i++);
+      const auto packed = losa::pack(weight.view(), mask);
+      CHECK(packed.kept() == rows * cols / 2);
+      CHECK(packed.structure().half);
+      const auto check = [&](const auto& matrix) {
+        const std::vector<float> dense = test::dense_of(matrix);
+        const Matrix x(1, cols, i);
+        for (const losa::Backend* backend : losa::backends()) {
+          Matrix y(1, rows, 0);
+          losa::spmm(matrix, x.view(), y.view(), {}, {.backend = backend});
+          for (std::size_t r = 0; r < rows; ++r) {
+            double sum = 0;
+            double magnitude = 0;
+            for (std::size_t c = 0; c < cols; ++c) {
+              sum += static_cast<double>(dense[r * cols + c]) * static_cast<double>(x(0, c));
+              magnitude += std::abs(static_cast<double>(dense[r * cols + c]) * static_cast<double>(x(0, c)));
+            }
+            CHECK(std::abs(static_cast<double>(y(0, r)) - sum) <= test::bound(cols, magnitude));
+          }
+        }
+      };
+      check(packed);
+      check(losa::pack_as<losa::bf16>(weight.view(), mask));
+      check(losa::pack_as<losa::f16>(weight.view(), mask));
+      check(losa::quantize<losa::Int8>(packed));
+      check(losa::quantize<losa::Int4>(packed));
+      mask.set(rows - 1, cols - 1, !mask(rows - 1, cols - 1));
+      CHECK_FALSE(losa::pack(weight.view(), mask).structure().half);
+    }
+}
+
 TEST_CASE("spmm: rows without and rows full of kept weights side by side") {
   losa::Mask mask(40, 200);
   for (std::size_t r = 0; r < 40; ++r)

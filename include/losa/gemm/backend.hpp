@@ -12,6 +12,7 @@
 #include <losa/core/executor.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
+#include <losa/gemm/list_layout.hpp>
 #include <losa/gemm/packed_structure.hpp>
 #include <losa/gemm/weights.hpp>
 
@@ -21,6 +22,10 @@ namespace losa::inline v0 {
 template <class W>
 using SpmmFunction = void (*)(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y,
                               const float* bias, bool accumulate, ExecutorRef executor);
+
+template <class T>
+using ListFunction = void (*)(const ListLayout& w, const ListWeights<T>& weights, MatrixView<const float> x,
+                              MatrixView<float> y, const float* bias, bool accumulate, ExecutorRef executor);
 
 struct Backend {
   const char* name;
@@ -32,6 +37,10 @@ struct Backend {
   SpmmFunction<FloatWeights<f16>> spmm_f16;
   SpmmFunction<Int8Weights> spmm_int8;
   SpmmFunction<Int4Weights> spmm_int4;
+  ListFunction<float> list_f32;
+  ListFunction<bf16> list_bf16;
+  ListFunction<f16> list_f16;
+  ListFunction<std::int8_t> list_int8;
   /// dx (tokens, cols) = [dx +] g (tokens, rows) · W
   void (*spmm_transposed)(const PackedLayout& w, const float* values, MatrixView<const float> g, MatrixView<float> dx,
                           bool accumulate, ExecutorRef executor);

@@ -109,6 +109,7 @@ class PackedMatrix {
   /// For backends: the shared structure.
   const detail::PackedStructure& structure() const noexcept { return *structure_; }
   const std::shared_ptr<const detail::PackedStructure>& shared_structure() const noexcept { return structure_; }
+  PackedLayout layout() const noexcept { return structure_->layout(); }
   FloatWeights<T> weights() const noexcept { return {values_.data()}; }
 
  private:

@@ -98,6 +98,7 @@ class QuantizedMatrix {
 
   /// For backends.
   const detail::PackedStructure& structure() const noexcept { return *structure_; }
+  PackedLayout layout() const noexcept { return structure_->layout(); }
   typename Q::Weights weights() const noexcept {
     if constexpr (per_row) {
       return {reinterpret_cast<const std::int8_t*>(values_.data()), scales_.data()};

@@ -22,6 +22,7 @@
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/backend.hpp>
+#include <losa/gemm/list_matrix.hpp>
 #include <losa/gemm/packed_matrix.hpp>
 #include <losa/gemm/quantized_matrix.hpp>
 #include <losa/gemm/registry.hpp>
@@ -62,6 +63,10 @@ inline auto spmm_of(const Backend& b, const FloatWeights<bf16>&) { return b.spmm
 inline auto spmm_of(const Backend& b, const FloatWeights<f16>&) { return b.spmm_f16; }
 inline auto spmm_of(const Backend& b, const Int8Weights&) { return b.spmm_int8; }
 inline auto spmm_of(const Backend& b, const Int4Weights&) { return b.spmm_int4; }
+inline auto spmm_of(const Backend& b, const ListWeights<float>&) { return b.list_f32; }
+inline auto spmm_of(const Backend& b, const ListWeights<bf16>&) { return b.list_bf16; }
+inline auto spmm_of(const Backend& b, const ListWeights<f16>&) { return b.list_f16; }
+inline auto spmm_of(const Backend& b, const ListWeights<std::int8_t>&) { return b.list_int8; }
 
 template <class Matrix>
 void multiply(const Matrix& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor,
@@ -75,7 +80,7 @@ void multiply(const Matrix& packed, MatrixView<const float> x, MatrixView<float>
   if (y.empty()) return;
   const float* bias = options.bias.empty() ? nullptr : options.bias.data();
   const auto weights = packed.weights();
-  spmm_of(backend, weights)(packed.structure().layout(), weights, x, y, bias, options.accumulate, executor);
+  spmm_of(backend, weights)(packed.layout(), weights, x, y, bias, options.accumulate, executor);
 }
 
 }  // namespace detail
@@ -93,6 +98,12 @@ template <Integer Q>
 void spmm(const QuantizedMatrix<Q>& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
           const SpmmOptions& options = {}) {
   detail::multiply(packed, x, y, executor, options);
+}
+/// The same with lists of columns.
+template <ListValue T>
+void spmm(const ListMatrix<T>& list, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
+          const SpmmOptions& options = {}) {
+  detail::multiply(list, x, y, executor, options);
 }
 
 /// dx (tokens, in) = g (tokens, out) · (M ⊙ W). g and dx must not overlap.

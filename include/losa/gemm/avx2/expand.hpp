@@ -120,14 +120,25 @@ LOSA_AVX2 inline void multiply_add(__m256 (&acc)[N], const std::int8_t* p, std::
 }
 inline constexpr float of_tops = 0x1p-24f;
 
-/// acc[t] += (a row of a tile) · x[t]; p is where its values begin.
-template <std::size_t N, class T>
+/// acc[t] += (a row of a tile) · x[t]; p is where its values begin. Half: 4 in each byte of the mask.
+template <std::size_t N, bool Half, class T>
 LOSA_AVX2 inline void multiply_row(__m256 (&acc)[N], const T* p, std::uint64_t word, const std::uint16_t* row,
                                    const float* x) noexcept {
-  multiply_add<N>(acc, p, row[0], x);
-#pragma GCC unroll 7
-  for (std::size_t g = 1; g < 8; ++g)
-    multiply_add<N>(acc, p + _mm_popcnt_u64(word << (64 - 8 * g)), row[g], x + g * 8 * N);
+#pragma GCC unroll 8
+  for (std::size_t g = 0; g < 8; ++g) {
+    if constexpr (Half && N == 1 && std::is_same_v<T, float>) {
+      // All four lie in 16 bytes, which each half of a register may hold.
+      const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes_table.bytes() + row[g]));
+      const __m256 spread =
+          _mm256_permutevar_ps(_mm256_broadcast_ps(reinterpret_cast<const __m128*>(p + 4 * g)), order);
+      acc[0] = _mm256_fmadd_ps(spread, zero_unless(order, _mm256_load_ps(x + g * 8)), acc[0]);
+    } else if constexpr (Half) {
+      multiply_add<N>(acc, p + 4 * g, row[g], x + g * 8 * N);
+    } else {
+      const auto before = g == 0 ? 0 : _mm_popcnt_u64(word << (64 - 8 * g) % 64);
+      multiply_add<N>(acc, p + before, row[g], x + g * 8 * N);
+    }
+  }
 }
 
 /// offsets[8 · i + g] ← where byte g of words[i] has its table row.
@@ -183,9 +194,10 @@ LOSA_AVX2 inline void unpack_nibbles(const std::uint64_t* words, Int4Weights::Cu
   }
 }
 
-template <std::size_t N, class W>
-LOSA_AVX2 inline void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
-                               const float* x, MatrixView<float> y, const float* bias, bool accumulate) noexcept {
+template <std::size_t N, bool Half, class W>
+LOSA_AVX2 inline void multiply_blocks(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
+                                      const float* x, MatrixView<float> y, const float* bias,
+                                      bool accumulate) noexcept {
   alignas(64) float sums[tile_rows * N * 8];
   alignas(64) std::uint16_t offsets[tile_rows * 8];
   [[maybe_unused]] alignas(64) std::int8_t integers[tile_rows * tile_cols + 8] = {};
@@ -211,7 +223,7 @@ LOSA_AVX2 inline void multiply(const PackedLayout& w, const W& weights, std::siz
         if constexpr (std::is_same_v<W, Int4Weights>) {
 #pragma GCC unroll 4
           for (std::size_t k = 0; k < N; ++k) acc[k] = _mm256_setzero_ps();
-          multiply_row<N>(acc, integers + i * tile_cols, word, row, tile);
+          multiply_row<N, Half>(acc, integers + i * tile_cols, word, row, tile);
           const __m256 scale = _mm256_set1_ps(widen(cursor.scales[i]) * of_tops);
 #pragma GCC unroll 4
           for (std::size_t k = 0; k < N; ++k)
@@ -219,7 +231,7 @@ LOSA_AVX2 inline void multiply(const PackedLayout& w, const W& weights, std::siz
         } else {
 #pragma GCC unroll 4
           for (std::size_t k = 0; k < N; ++k) acc[k] = _mm256_load_ps(sum + k * 8);
-          multiply_row<N>(acc, cursor.p, word, row, tile);
+          multiply_row<N, Half>(acc, cursor.p, word, row, tile);
 #pragma GCC unroll 4
           for (std::size_t k = 0; k < N; ++k) _mm256_store_ps(sum + k * 8, acc[k]);
         }
@@ -228,6 +240,14 @@ LOSA_AVX2 inline void multiply(const PackedLayout& w, const W& weights, std::siz
     }
     store<N>(sums, scales, b * tile_rows, y, bias, accumulate);
   }
+}
+
+template <std::size_t N, class W>
+LOSA_AVX2 inline void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
+                               const float* x, MatrixView<float> y, const float* bias, bool accumulate) noexcept {
+  if constexpr (N == 1)
+    if (w.half) return multiply_blocks<N, true>(w, weights, first, last, x, y, bias, accumulate);
+  multiply_blocks<N, false>(w, weights, first, last, x, y, bias, accumulate);
 }
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH::avx2::expand

@@ -116,6 +116,37 @@ struct Kernels {
     }
   }
 
+  /// As gather, for the rows of a block and a range of columns in the list format.
+  template <std::size_t V, class T>
+  LOSA_AVX2 static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const T* values,
+                                    const float* panel, float* sums) noexcept {
+    constexpr std::size_t chains = V >= 8 ? 1 : V == 4 ? 2 : 4;
+    constexpr std::size_t step = V * lanes;
+    for (std::size_t i = 0; i < tile_rows; ++i, sums += step) {
+      __m256 acc[chains][V];
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < V; ++v) acc[0][v] = _mm256_load_ps(sums + v * lanes);
+#pragma GCC unroll 4
+      for (std::size_t k = 1; k < chains; ++k)
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < V; ++v) acc[k][v] = _mm256_setzero_ps();
+      for (std::size_t n = counts[i]; n != 0; --n, columns += 4, values += 4) {
+        prefetch(reinterpret_cast<const char*>(values) + 2048);
+        const __m256 weights = twice(load4(values));
+        multiply_add<V, 0>(acc, splat<0>(weights), panel + columns[0] * step);
+        multiply_add<V, 1>(acc, splat<1>(weights), panel + columns[1] * step);
+        multiply_add<V, 2>(acc, splat<2>(weights), panel + columns[2] * step);
+        multiply_add<V, 3>(acc, splat<3>(weights), panel + columns[3] * step);
+      }
+#pragma GCC unroll 4
+      for (std::size_t k = 1; k < chains; ++k)
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < V; ++v) acc[0][v] = _mm256_add_ps(acc[0][v], acc[k][v]);
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < V; ++v) _mm256_store_ps(sums + v * lanes, acc[0][v]);
+    }
+  }
+
   /// sums[column] += value · g[row].
   template <std::size_t V>
   LOSA_AVX2 static void scatter(const TileLists& lists, const float* g, float* sums) noexcept {

@@ -21,6 +21,19 @@
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx2 {
 
+/// Four stored weights as floats.
+LOSA_AVX2 inline __m128 load4(const float* p) noexcept { return _mm_loadu_ps(p); }
+LOSA_AVX2 inline __m128 load4(const bf16* p) noexcept {
+  const __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(packed), 16));
+}
+LOSA_AVX2 inline __m128 load4(const f16* p) noexcept {
+  return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+LOSA_AVX2 inline __m128 load4(const std::int8_t* p) noexcept {
+  return _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_loadu_si32(p)));
+}
+
 /// Eight stored weights as floats.
 LOSA_AVX2 inline __m256 load8(const float* p) noexcept { return _mm256_loadu_ps(p); }
 LOSA_AVX2 inline __m256 load8(const bf16* p) noexcept {

@@ -17,7 +17,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
-#include <vector>
 
 #include <losa/core/executor.hpp>
 #include <losa/core/view.hpp>
@@ -59,16 +58,23 @@ struct PanelGroup {
 
 /// Groups of up to four panels (eight at once push the X tiles out of a 512 KiB L2: −10 % on Zen 3), fewer where the
 /// groups would not make eight tasks together with `blocks`.
-inline std::vector<PanelGroup> panel_groups(const PanelPlan& plan, std::size_t blocks) {
-  const bool same = plan.rest_width == 0 || plan.rest_width == plan.full_width;
-  const std::size_t wide = same ? plan.count : plan.full;
-  std::size_t size = 4;
-  while (size > 1 && blocks * ((wide + size - 1) / size) < 8) size /= 2;
-  std::vector<PanelGroup> groups;
-  for (std::size_t p = 0; p < wide; p += size) groups.push_back({p, std::min(size, wide - p)});
-  if (!same) groups.push_back({plan.full, 1});
-  return groups;
-}
+class PanelGroups {
+ public:
+  PanelGroups(const PanelPlan& plan, std::size_t blocks) noexcept
+      : wide_(plan.rest_width == plan.full_width ? plan.count : plan.full), narrow_(plan.count - wide_) {
+    while (step_ > 1 && blocks * ((wide_ + step_ - 1) / step_) < 8) step_ /= 2;
+  }
+  std::size_t size() const noexcept { return (wide_ + step_ - 1) / step_ + narrow_; }
+  PanelGroup operator[](std::size_t g) const noexcept {
+    const std::size_t first = g * step_;
+    return first < wide_ ? PanelGroup{first, std::min(step_, wide_ - first)} : PanelGroup{wide_, 1};
+  }
+
+ private:
+  std::size_t wide_;
+  std::size_t narrow_;  // the last panel alone, if it is narrower: 0 or 1
+  std::size_t step_ = 4;
+};
 
 /// f(integral constant V) for the number of vectors in a panel.
 template <class F>
@@ -106,7 +112,7 @@ struct PanelProducts {
                    const float* bias, bool accumulate, ExecutorRef executor) {
     if (x.rows <= K::few_tokens) return few(w, weights, x, y, bias, accumulate, executor);
     const PanelPlan plan{.tokens = x.rows, .lanes = K::lanes};
-    const std::vector<PanelGroup> groups = panel_groups(plan, w.share_count);
+    const PanelGroups groups(plan, w.share_count);
     Scratch shared(Scratch::need<float>(plan.floats(w.cols)));
     float* panels = shared.take<float>(plan.floats(w.cols));
     pack_panels(x, plan, panels, executor);
@@ -144,6 +150,39 @@ struct PanelProducts {
     });
   }
 
+  template <class T>
+  static void spmm_list(const ListLayout& w, const ListWeights<T>& weights, MatrixView<const float> x,
+                        MatrixView<float> y, const float* bias, bool accumulate, ExecutorRef executor) {
+    const PanelPlan plan{.tokens = x.rows, .lanes = K::lanes};
+    Scratch shared(Scratch::need<float>(plan.floats(w.cols)));
+    float* panels = shared.take<float>(plan.floats(w.cols));
+    pack_panels(x, plan, panels, executor);
+    executor.parallel_for(w.share_count * plan.count, [&](std::size_t task) {
+      const std::size_t p = task / w.share_count;
+      const std::size_t share = task % w.share_count;
+      const std::size_t width = plan.width(p);
+      Scratch scratch(Scratch::need<float>(tile_rows * width));
+      float* sums = scratch.take<float>(tile_rows * width);
+      for (std::size_t b = w.shares[share]; b < w.shares[share + 1]; ++b) {
+        std::fill_n(sums, tile_rows * width, 0.0f);
+        for (std::size_t range = 0; range < w.ranges; ++range) {
+          const std::size_t tile = b * w.ranges + range;
+          const float* panel = panels + plan.offset(p, w.cols) + range * ListLayout::range_cols * width;
+          with_vectors(width / K::lanes, [&](auto v) {
+            K::template gather_list<v.value>(w.counts + tile * tile_rows, w.columns + w.offsets[tile],
+                                             weights.values + w.offsets[tile], panel, sums);
+          });
+        }
+        const std::size_t r = b * tile_rows;
+        if (weights.scales != nullptr)
+          for (std::size_t i = 0; i < tile_rows * width; ++i) sums[i] *= weights.scales[r + i / width];
+        K::unpack_panel(sums, width, plan.tokens_in(p), std::min(tile_rows, w.rows - r),
+                        y.data + plan.first_token(p) * y.stride + r, y.stride, bias == nullptr ? nullptr : bias + r,
+                        accumulate);
+      }
+    });
+  }
+
   static void spmm_transposed(const PackedLayout& w, const float* values, MatrixView<const float> g,
                               MatrixView<float> dx, bool accumulate, ExecutorRef executor) {
     const PanelPlan plan{.tokens = g.rows, .lanes = K::lanes};
@@ -166,7 +205,7 @@ struct PanelProducts {
     const TileShape shape(plan.width(0));
     const std::size_t tiles = std::min(shape.tiles, (w.tiles + 3) / 4);
     const std::size_t ranges = tiles == 0 ? 0 : (w.tiles + tiles - 1) / tiles;
-    const std::vector<PanelGroup> groups = panel_groups(plan, ranges);
+    const PanelGroups groups(plan, ranges);
     executor.parallel_for(ranges * groups.size(), [&](std::size_t task) {
       const PanelGroup group = groups[task / ranges];
       const std::size_t width = plan.width(group.first);
@@ -195,7 +234,7 @@ struct PanelProducts {
                              MatrixView<float> dx, bool accumulate, ExecutorRef executor) {
     const TurnedTileShape shape(plan.width(0), w.tiles);
     const std::size_t ranges = (w.tiles + shape.tiles - 1) / shape.tiles;
-    const std::vector<PanelGroup> groups = panel_groups(plan, ranges);
+    const PanelGroups groups(plan, ranges);
     executor.parallel_for(ranges * groups.size(), [&](std::size_t task) {
       const PanelGroup group = groups[task / ranges];
       const std::size_t width = plan.width(group.first);
@@ -243,7 +282,9 @@ struct PanelProducts {
     pack_panels(x, plan, x_panels, executor);
     // Groups follow one another, so that the panels of a group serve all blocks while they are in the cache, and so
     // that the sums of a value are added in order.
-    for (const PanelGroup& group : panel_groups(plan, 8)) {
+    const PanelGroups groups(plan, 8);
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+      const PanelGroup group = groups[i];
       const float* from = group.first == 0 ? base : values;
       executor.parallel_for(w.share_count, [&](std::size_t share) {
         const std::size_t width = plan.width(group.first);
@@ -280,6 +321,10 @@ struct PanelProducts {
             .spmm_f16 = spmm<FloatWeights<f16>>,
             .spmm_int8 = spmm<Int8Weights>,
             .spmm_int4 = spmm<Int4Weights>,
+            .list_f32 = spmm_list<float>,
+            .list_bf16 = spmm_list<bf16>,
+            .list_f16 = spmm_list<f16>,
+            .list_int8 = spmm_list<std::int8_t>,
             .spmm_transposed = spmm_transposed,
             .sddmm = sddmm};
   }

@@ -70,6 +70,24 @@ struct Kernels {
     }
   }
 
+  /// The same for the rows of a block and a range of columns in the list format.
+  template <std::size_t V, class T>
+  static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const T* values, const float* panel,
+                          float* sums) noexcept {
+    for (std::size_t i = 0; i < tile_rows; ++i, sums += V * lanes) {
+      Row<V> acc = load<V>(sums);
+      for (std::size_t n = 4 * std::size_t{counts[i]}; n != 0; --n) {
+        const Batch weight(to_float(*values++));
+        const float* column = panel + std::size_t{*columns++} * V * lanes;
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < V; ++v)
+          acc[v] = xsimd::fma(weight, Batch::load_unaligned(column + v * lanes), acc[v]);
+      }
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < V; ++v) acc[v].store_unaligned(sums + v * lanes);
+    }
+  }
+
   template <std::size_t V>
   static void scatter(const TileLists& lists, const float* g, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
@@ -140,6 +158,11 @@ struct Kernels {
                            MatrixView<float>, const float*, bool) noexcept {}
 
  private:
+  static float to_float(std::int8_t value) noexcept { return static_cast<float>(value); }
+  template <class T>
+  static float to_float(T value) noexcept {
+    return static_cast<float>(widen(value));
+  }
   static std::uint64_t word(const PackedLayout& w, std::size_t row, const TileRange& range, std::size_t t) noexcept {
     const std::size_t tile = (range.first_block + row / tile_rows) * w.tiles + t;
     return w.words[tile * tile_rows + row % tile_rows];

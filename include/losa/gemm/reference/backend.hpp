@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include <losa/core/executor.hpp>
@@ -59,6 +60,38 @@ void spmm(const PackedLayout& w, const W& weights, MatrixView<const float> x, Ma
   });
 }
 
+template <class T>
+void spmm_list(const ListLayout& w, const ListWeights<T>& weights, MatrixView<const float> x, MatrixView<float> y,
+               const float* bias, bool accumulate, ExecutorRef executor) {
+  executor.parallel_for((w.rows + tile_rows - 1) / tile_rows, [&](std::size_t b) {
+    const std::size_t first = b * tile_rows;
+    std::vector<double> sums(tile_rows * x.rows);  // (row, token)
+    for (std::size_t range = 0; range < w.ranges; ++range) {
+      const std::size_t tile = b * w.ranges + range;
+      std::size_t k = w.offsets[tile];
+      for (std::size_t i = 0; i < tile_rows; ++i)
+        for (std::size_t n = 4 * std::size_t{w.counts[tile * tile_rows + i]}; n != 0; --n, ++k) {
+          const std::size_t c = range * ListLayout::range_cols + w.columns[k];
+          double value = 0;
+          if constexpr (std::is_same_v<T, std::int8_t>) {
+            value = static_cast<double>(static_cast<float>(weights.values[k]) * weights.scales[first + i]);
+          } else {
+            value = static_cast<double>(widen(weights.values[k]));
+          }
+          for (std::size_t token = 0; token < x.rows; ++token)
+            sums[i * x.rows + token] += value * static_cast<double>(x(token, c));
+        }
+    }
+    for (std::size_t i = 0; i < std::min(tile_rows, w.rows - first); ++i)
+      for (std::size_t token = 0; token < x.rows; ++token) {
+        double sum = sums[i * x.rows + token];
+        if (bias != nullptr) sum += static_cast<double>(bias[first + i]);
+        if (accumulate) sum += static_cast<double>(y(token, first + i));
+        y(token, first + i) = static_cast<float>(sum);
+      }
+  });
+}
+
 inline void spmm_transposed(const PackedLayout& w, const float* values, MatrixView<const float> g, MatrixView<float> dx,
                             bool accumulate, ExecutorRef executor) {
   executor.parallel_for(g.rows, [&](std::size_t t) {
@@ -97,6 +130,10 @@ inline const Backend& backend() noexcept {
       .spmm_f16 = spmm<FloatWeights<f16>>,
       .spmm_int8 = spmm<Int8Weights>,
       .spmm_int4 = spmm<Int4Weights>,
+      .list_f32 = spmm_list<float>,
+      .list_bf16 = spmm_list<bf16>,
+      .list_f16 = spmm_list<f16>,
+      .list_int8 = spmm_list<std::int8_t>,
       .spmm_transposed = spmm_transposed,
       .sddmm = sddmm,
   };
