@@ -59,30 +59,28 @@ losa::Mask random_mask(double sparsity) {
   return mask;
 }
 
-/// Copies of one packed matrix that together exceed the caches; made once per type and sparsity.
 template <class T>
-auto packed_as(const losa::PackedMatrix<float>& packed) {
+auto pack_weight(int percent) {
+  static const std::vector<float> weight = numbers(size * size, 1);
+  const auto dense = losa::view(weight.data(), size, size);
+  const losa::Mask mask = random_mask(percent / 100.0);
   if constexpr (losa::Storage<T>) {
-    std::vector<float> dense(size * size);
-    packed.to_dense(losa::view(dense.data(), size, size));
-    return losa::pack_as<T>(losa::view(dense.data(), size, size), packed.mask());
+    return losa::pack_as<T>(dense, mask);
   } else {
-    return losa::quantize<T>(packed);
+    return losa::quantize<T>(losa::pack(dense, mask));
   }
 }
 
+/// Packed matrices that together exceed the caches; made once per type and sparsity. Each is packed anew: copies would
+/// share their masks.
 template <class T>
 auto& cold(int percent) {
-  using Packed = decltype(packed_as<T>(std::declval<losa::PackedMatrix<float>>()));
   static int made_for = -1;
-  static std::vector<Packed> copies;
+  static std::vector<decltype(pack_weight<T>(0))> copies;
   if (made_for != percent) {
     copies.clear();
-    const std::vector<float> weight = numbers(size * size, 1);
-    auto first = packed_as<T>(losa::pack(losa::view(weight.data(), size, size), random_mask(percent / 100.0)));
-    const std::size_t n = cold_bytes / first.bytes() + 1;
-    copies.push_back(std::move(first));
-    while (copies.size() < n) copies.push_back(copies.front());
+    do copies.push_back(pack_weight<T>(percent));
+    while (copies.size() * copies[0].bytes() < cold_bytes);
     made_for = percent;
   }
   return copies;

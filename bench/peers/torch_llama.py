@@ -213,6 +213,7 @@ def prune_linear(layer, statistic, o):
 def prune_model(model, rows, o, batch=4):
     """Block by block; a block sees what the pruned blocks before it put out."""
     cos, sin = model.turns(rows.shape[1])
+    generator = torch.Generator().manual_seed(o.seed)
     hidden = [model.embed_tokens(part) for part in rows.split(batch)] if o.method != "magnitude" else []
     for block in model.layers:
         statistics, hooks = {}, []
@@ -236,6 +237,8 @@ def prune_model(model, rows, o, batch=4):
         for _, name, layer in block.linears():
             prune_linear(layer, statistics.get(share.get(name, name)), o)
         hidden = [block(x, cos, sin) for x in hidden]
+        if o.noise:
+            hidden = [x * (1 + o.noise * torch.randn(x.shape, generator=generator)) for x in hidden]
 
 
 def zeros(model):
@@ -398,6 +401,9 @@ def main():
     q.add_argument("--sequences", type=int, default=32)
     q.add_argument("--context", type=int, default=256)
     q.add_argument("--double-norms", action="store_true", help="Wanda's sums of squares in double")
+    q.add_argument("--noise", type=float, default=0,
+                   help="relative noise on what a block puts out, to see what hangs on rounding (float: 1e-7 to 1e-6)")
+    q.add_argument("--seed", type=int, default=0, help="of the noise")
     q.add_argument("--out", type=pathlib.Path)
     trained = [command(step, "training steps, timed"), command(adapt, "LoRA under the mask")]
     for q in trained:

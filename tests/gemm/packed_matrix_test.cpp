@@ -178,6 +178,7 @@ TEST_CASE("from_parts and from_bytes refuse parts that do not fit together") {
   CHECK_THROWS_WITH_AS(P::from_parts(huge, 0, {}, {}), "PackedMatrix: 9223372036854775808 rows have no columns",
                        losa::RangeError);
   CHECK(P::from_parts(0, 0, {}, {}).kept() == 0);
+  CHECK(P::from_parts(0, std::size_t{1} << 50, {}, {}).kept() == 0);  // and no memory for columns without rows
   const std::vector<std::byte> bytes(8);
   CHECK_THROWS_WITH_AS(P::from_bytes(2, 9, bytes, {}), "PackedMatrix: 2 × 9 needs 4 mask bytes, got 8",
                        losa::ShapeError);

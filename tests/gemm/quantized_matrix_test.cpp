@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "problem.hpp"
@@ -100,6 +101,30 @@ TEST_CASE("quantize: zeros, tiny weights and empty matrices; what is not finite 
   packed.values()[7] = 1e6f;
   CHECK_THROWS_WITH_AS(losa::quantize<Int4>(packed), "quantize: 1e+06 is too large for a scale in f16",
                        losa::NumericError);
+}
+
+TEST_CASE(
+    "quantize: int4 scales are rounded up in f16, and int8 products of tiny and huge numbers stay what they are") {
+  for (float largest : {3.2e-8f, 1e-7f, 5e-7f, 0.1f, 3.0f}) {
+    auto packed = test::random_packed<float>(33, 70, 0.5, 4);
+    float least = 0;
+    for (float& value : packed.values()) least = std::max(least, std::abs(value));
+    for (float& value : packed.values()) value *= largest / least;
+    const std::vector<float> exact = test::dense_of(packed);
+    const std::vector<float> rounded = test::dense_of(losa::quantize<Int4>(packed));
+    const float step = 1.002f * largest / 7 + 6.0e-8f;  // scales below 2⁻¹⁴ lie that far apart
+    for (std::size_t i = 0; i < exact.size(); ++i) CHECK(std::abs(exact[i] - rounded[i]) <= 0.5001f * step);
+  }
+  losa::PackedMatrix<float> one(losa::Mask::full(1, 1));
+  for (const auto& [w, x] : {std::pair{1.0f, 1e28f}, std::pair{1e-36f, 1e10f}, std::pair{1e-40f, 1.0f}}) {
+    one.values()[0] = w;
+    const auto small = losa::quantize<Int8>(one);
+    for (const losa::Backend* backend : losa::backends()) {
+      float y = 0;
+      losa::spmm(small, {&x, 1, 1, 1}, {&y, 1, 1, 1}, {}, {.backend = backend});
+      CHECK(y == doctest::Approx(w * x).epsilon(0.01));
+    }
+  }
 }
 
 TEST_CASE("quantize: to_dense names its shape error") {

@@ -97,8 +97,8 @@ TEST_CASE("spmm: every number of tokens at every sparsity, rows of one and of ma
 
 TEST_CASE("spmm: 2:4 and 4:8 masks, known for what they are, in every type") {
   std::uint64_t i = 7000;
-  for (std::size_t cols : test::Sizes{8, 64, 72, 200})
-    for (std::size_t rows : test::Sizes{1, 31, 33, 70}) {
+  for (std::size_t cols : test::Sizes{8, 64, 72, 192, 200})
+    for (std::size_t rows : test::Sizes{1, 32, 33, 64, 70}) {
       losa::Mask mask(rows, cols);
       for (std::size_t r = 0; r < rows; ++r)
         for (std::size_t c = 0; c < cols; c += 8)
@@ -111,7 +111,7 @@ TEST_CASE("spmm: 2:4 and 4:8 masks, known for what they are, in every type") {
       const Matrix weight(rows, cols, i++);
       const auto packed = losa::pack(weight.view(), mask);
       CHECK(packed.kept() == rows * cols / 2);
-      CHECK(packed.structure().half);
+      CHECK(packed.structure().half == (rows % 32 == 0 && cols % 64 == 0));
       const auto check = [&](const auto& matrix) {
         const std::vector<float> dense = test::dense_of(matrix);
         const Matrix x(1, cols, i);
@@ -330,12 +330,29 @@ TEST_CASE("spmm and spmm_transposed read and write nothing past either end of an
 }
 
 TEST_CASE("kernels read at most 64 bytes past the last packed value") {
+  std::vector<losa::Mask> masks;
+  for (std::size_t cols : test::Sizes{1, 8, 63, 65, 130}) masks.push_back(test::random_mask(11, cols, 0.3, cols));
+  masks.push_back(losa::Mask::full(31, 65));
+  masks.push_back(losa::Mask::full(63, 129));
+  masks.push_back(losa::Mask::full(64, 128));  // but for the last row and the last 64 columns
+  for (std::size_t c = 0; c < 128; ++c) masks.back().set(63, c, false);
+  for (std::size_t r = 0; r < 64; ++r)
+    for (std::size_t c = 64; c < 128; ++c) masks.back().set(r, c, false);
+  for (const auto& [rows, cols] : {std::pair<std::size_t, std::size_t>{32, 8}, {33, 64}, {32, 72}, {64, 128}}) {
+    masks.emplace_back(rows, cols);  // 2:4
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t c = 0; c < cols; ++c) masks.back().set(r, c, (c + r) % 4 < 2);
+  }
   for (const losa::Backend* backend : losa::backends())
-    for (std::size_t cols : test::Sizes{1, 8, 63, 65, 130})
+    for (const losa::Mask& mask : masks)
       for (std::size_t tokens : test::Sizes{1, 4, 8, 40, 131}) {
-        const auto packed = test::random_packed<float>(11, cols, 0.3, cols);
+        const std::size_t rows = mask.rows();
+        const std::size_t cols = mask.cols();
+        const Matrix weight(rows, cols, cols);
+        const auto packed = losa::pack(weight.view(), mask);
         const losa::PackedLayout layout = packed.structure().layout();
         test::Guarded<float> values(packed.kept() + 16);
+        std::fill_n(values.data(), values.span().size(), 12345.0f);  // must not matter
         std::ranges::copy(packed.values(), values.data());
         const auto& packed_words = packed.structure().words;
         test::Guarded<std::uint64_t> words(packed_words.size());
@@ -343,8 +360,8 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
         losa::PackedLayout guarded = layout;
         guarded.words = words.data();
         const Matrix x(tokens, cols, 1);
-        Matrix y(tokens, 11, 2);
-        Matrix expected(tokens, 11, 2);
+        Matrix y(tokens, rows, 2);
+        Matrix expected(tokens, rows, 2);
         Matrix dx(tokens, cols, 3);
         losa::spmm(packed, x.view(), expected.view(), {}, {.backend = backend});
         backend->spmm_f32(guarded, {values.data()}, x.view(), y.view(), nullptr, false, {});
@@ -356,11 +373,11 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
         base.fill(5);
         backend->sddmm(guarded, base.data(), 0.5f, y.view(), x.view(), out.data(), {});
 
-        const auto half = test::random_packed<losa::bf16>(11, cols, 0.3, cols);
+        const auto half = losa::pack_as<losa::bf16>(weight.view(), mask);
         test::Guarded<losa::bf16> halves(half.kept() + 32);
         std::ranges::copy(half.values(), halves.data());
         backend->spmm_bf16(guarded, {halves.data()}, x.view(), y.view(), nullptr, false, {});
-        const auto small = test::random_packed<losa::f16>(11, cols, 0.3, cols);
+        const auto small = losa::pack_as<losa::f16>(weight.view(), mask);
         test::Guarded<losa::f16> smalls(small.kept() + 32);
         std::ranges::copy(small.values(), smalls.data());
         backend->spmm_f16(guarded, {smalls.data()}, x.view(), y.view(), nullptr, false, {});

@@ -143,6 +143,7 @@ class PackedMatrix {
     PackedMatrix packed(mask);
     if (count != packed.kept())
       detail::raise<ShapeError>("PackedMatrix: the mask keeps ", packed.kept(), " weights, got ", count, " values");
+    if (packed.kept() == 0) return packed;  // however many columns are said to be
     const detail::PackedStructure& s = *packed.structure_;
     std::vector<std::size_t> cursors(s.tiles);
     for (std::size_t b = 0; b < s.row_blocks; ++b) {

@@ -31,7 +31,7 @@ struct PackedLayout {
   const std::size_t* offsets = nullptr;  // (row_blocks · tiles + 1) values before each tile
   const std::size_t* shares = nullptr;   // (share_count + 1) boundaries in row blocks, of about equal kept count
   std::size_t share_count = 0;
-  bool half = false;  // of every 8 columns, from a multiple of 8 on, 4 are kept: 2:4, 4:8
+  bool half = false;  // whole tiles, and of every 8 columns, from a multiple of 8 on, 4 are kept: 2:4, 4:8
 
   std::size_t kept() const noexcept { return offsets[row_blocks * tiles]; }
 };
@@ -51,7 +51,7 @@ struct PackedStructure {
   std::vector<std::size_t> offsets;  // (row_blocks · tiles + 1)
   std::vector<std::size_t> shares;   // boundaries, in row blocks, of the parts that parallel products work on
 
-  bool half = false;  // of every 8 columns, from a multiple of 8 on, 4 are kept: 2:4, 4:8
+  bool half = false;  // whole tiles, and of every 8 columns, from a multiple of 8 on, 4 are kept: 2:4, 4:8
 
   explicit PackedStructure(const Mask& mask)
       : rows(mask.rows()),
@@ -65,13 +65,12 @@ struct PackedStructure {
     for (std::size_t tile = 0; tile < row_blocks * tiles; ++tile)
       offsets[tile + 1] = offsets[tile] + ones(words.data() + tile * tile_rows, tile_rows);
     shares = equal_shares();
-    half = kept() != 0 && kept() * 2 == rows * cols && cols % 8 == 0;
+    half = kept() != 0 && kept() * 2 == rows * cols && rows % tile_rows == 0 && cols % tile_cols == 0;
     for (std::size_t i = 0; half && i < words.size(); ++i) {
       const std::uint64_t pairs = words.data()[i] - (words.data()[i] >> 1 & 0x5555555555555555u);
       const std::uint64_t fours = (pairs & 0x3333333333333333u) + (pairs >> 2 & 0x3333333333333333u);
-      const std::uint64_t bytes =
-          (fours + (fours >> 4)) & 0x0f0f0f0f0f0f0f0fu;  // ones of each byte: 4, or 0 past the edge
-      half = (bytes & ~(std::uint64_t{4} * 0x0101010101010101u)) == 0;
+      const std::uint64_t bytes = (fours + (fours >> 4)) & 0x0f0f0f0f0f0f0f0fu;  // ones of each
+      half = bytes == 0x0404040404040404u;
     }
   }
 

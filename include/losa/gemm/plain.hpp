@@ -1,12 +1,13 @@
 #pragma once
-// The sparse product for an engine that has tensors and threads of its own: pointers, strides, a callback. Nothing of
-// Eigen or xsimd appears here.
+// The sparse product for an engine that has tensors and threads of its own: pointers, strides, a callback; no type of
+// Eigen or xsimd.
 //
 //   losa::plain::Weights w = losa::plain::pack(weight, out, in, in, nullptr, losa::plain::Type::bf16);
 //   losa::plain::multiply(w, x, tokens, in, y, out, bias, {run_on_my_threads, my_pool});
 //
 // What it costs. Memory: w.bytes(), at density d about 4d + 1/8 bytes a weight in f32, 2d + 1/8 in bf16 and f16,
-// d + 1/8 in int8, d/2 + 5/32 in int4; the dense weights may be freed. Time to pack: once over the dense weights.
+// d + 1/8 in int8, d/2 + 5/32 in int4; the dense weights may be freed. Time to pack: once over the dense weights, and
+// for int8 and int4 by way of the same in f32.
 // Scratch: kept by each thread from product to product, so only the first product of its size allocates.
 // When it pays: docs/kernels.md says from which sparsity on, for how many tokens.
 
@@ -31,7 +32,8 @@ namespace losa::inline v0::plain {
 enum class Type { f32, bf16, f16, int8, int4 };
 
 /// The engine's threads: run(pool, n, task, context) calls task(context, i) once for every i < n, on whatever threads,
-/// and returns when all are done. By default everything runs on the calling thread. No result depends on it.
+/// and returns when all are done. By default everything runs on the calling thread. No result depends on it. A task
+/// throws only std::bad_alloc, when a thread has no scratch yet.
 struct Threads {
   void (*run)(void* pool, std::size_t n, void (*task)(void* context, std::size_t i), void* context) = nullptr;
   void* pool = nullptr;

@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <type_traits>
 #include <vector>
@@ -44,7 +45,7 @@ concept Integer = std::same_as<Q, Int8> || std::same_as<Q, Int4>;
 template <Integer Q>
 class QuantizedMatrix {
  public:
-  /// The nearest integers; a scale is largest |value| / largest integer (in f16 for int4, 1 where all values are 0).
+  /// The nearest integers; a scale is largest |value| / largest integer, for int4 rounded up to f16.
   /// Throws NumericError if a value is not finite, or too large for a scale in f16.
   template <Storage T>
   explicit QuantizedMatrix(const PackedMatrix<T>& packed) : structure_(packed.shared_structure()) {
@@ -56,11 +57,16 @@ class QuantizedMatrix {
       largest[scale] = std::max(largest[scale], std::abs(value));
     });
     for (std::size_t i = 0; i < largest.size(); ++i) {
-      scales_.data()[i] = narrow<Scale>(largest[i] == 0.0f ? 1.0f : largest[i] / Q::largest);
-      if (!std::isfinite(widen(scales_.data()[i])))
+      Scale& scale = scales_.data()[i];
+      scale = narrow<Scale>(largest[i] == 0.0f ? 1.0f : largest[i] / Q::largest);
+      // Rounded up, so that the largest value has an integer.
+      if constexpr (per_row) {
+        scale = std::max(scale, std::numeric_limits<float>::denorm_min());
+      } else {
+        while (widen(scale) * Q::largest < largest[i]) ++scale.bits;
+      }
+      if (!std::isfinite(widen(scale)))
         detail::raise<NumericError>("quantize: ", largest[i], " is too large for a scale in f16");
-      // In f16 a scale may round to 0, or below what the largest value needs.
-      if (widen(scales_.data()[i]) == 0.0f) scales_.data()[i] = narrow<Scale>(6.0e-8f);
     }
     store(packed);
   }

@@ -5,7 +5,7 @@
 //   auto cursor = weights.begin(layout, block, tile);
 //   for each row i of the tile: cursor.at(i, j) for its j-th kept weight; cursor.advance(number of kept weights);
 //
-// 64 bytes after the last value are readable.
+// 64 bytes after the last value are readable and no NaN or Inf.
 
 #include <cstddef>
 #include <cstdint>

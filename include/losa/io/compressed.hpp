@@ -7,9 +7,9 @@
 //   X.row_offsets  I64 [out]           values before each row
 //   X.compressed   [kept]              the kept values, row by row
 //
-// That is PackedMatrix's own order, so reading packs straight from the mapped file, with no dense copy. A kept weight
-// that is 0.0 keeps its bit and its value here; the other implementation reads such files alike, but when it compresses
-// a dense weight it takes the mask from value ≠ 0, so that what it wrote has no kept zeros.
+// Reading puts the rows' values in PackedMatrix's order straight from the mapped file, with no dense copy. A kept
+// weight that is 0.0 keeps its bit and its value here; the other implementation reads such files alike, but when it
+// compresses a dense weight it takes the mask from value ≠ 0, so that what it wrote has no kept zeros.
 //
 //   losa::io::add_compressed(writer, "model.layers.0.mlp.up_proj.weight", packed);
 //   auto packed = losa::io::read_compressed<losa::bf16>(checkpoint, "model.layers.0.mlp.up_proj.weight");

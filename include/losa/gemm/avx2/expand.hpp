@@ -144,7 +144,7 @@ LOSA_AVX2 inline void multiply_row(__m256 (&acc)[N], const T* p, std::uint64_t w
 /// offsets[8 · i + g] ← where byte g of words[i] has its table row.
 LOSA_AVX2 inline void table_offsets(const std::uint64_t* words, std::uint16_t* offsets) noexcept {
   for (std::size_t i = 0; i < tile_rows; i += 2) {
-    const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(words + i));
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(words + i));
     _mm256_store_si256(reinterpret_cast<__m256i*>(offsets + 8 * i), _mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 5));
   }
 }
@@ -167,7 +167,7 @@ LOSA_AVX2 inline void store(const float* sums, const float* scales, std::size_t 
       const float* from = sums + (i * N + t) * 8;
       __m128 total = sum4(_mm256_load_ps(from), _mm256_load_ps(from + N * 8), _mm256_load_ps(from + 2 * N * 8),
                           _mm256_load_ps(from + 3 * N * 8));
-      if (scales != nullptr) total = _mm_mul_ps(total, _mm_mul_ps(_mm_loadu_ps(scales + i), _mm_set1_ps(of_tops)));
+      if (scales != nullptr) total = _mm_mul_ps(_mm_mul_ps(total, _mm_set1_ps(of_tops)), _mm_loadu_ps(scales + i));
       float* const out = y.data + t * y.stride + first_row + i;
       if (i + 4 <= rows) {  // whole vectors need no mask, and masked stores are slow on Zen
         if (bias != nullptr) total = _mm_add_ps(total, _mm_loadu_ps(bias + first_row + i));

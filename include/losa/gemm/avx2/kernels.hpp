@@ -239,8 +239,8 @@ struct Kernels {
       for (std::size_t t = 0; t < tiles; ++t) {
         cursors[t] = weights.begin(w, b, range.first_tile + t);
         next[t] = weights.begin(w, b, std::min(range.last_tile + t, w.tiles - 1));
-        // What is read past a row's values lies in the next rows' but for the last tile of the matrix.
-        const bool last = offsets + t + 1 == w.offsets + w.row_blocks * w.tiles;
+        // What is read past a row's values lies in those that follow, but for the last ones of the matrix.
+        const bool last = w.kept() - offsets[t + 1] < tile_cols;
         vectors[t] = last ? 0 : usual_vectors(offsets[t + 1] - offsets[t]);
       }
       for (std::size_t i = 0; i < tile_rows; ++i, ++row) {
