@@ -252,6 +252,7 @@ struct Kernels {
           const auto count = static_cast<std::size_t>(_mm_popcnt_u64(word));
           if constexpr (!std::is_same_v<W, NoWeights>) {
             prefetch(next[t].p);
+            if constexpr (sizeof(*next[t].p) == 4) prefetch(next[t].p + 16);  // a row takes more than a line
             copy(cursors[t], i, count, vectors[t], floats + n);
             cursors[t].advance(count);
             next[t].advance(count);
