@@ -9,10 +9,8 @@
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #include <immintrin.h>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include <losa/core/types.hpp>
 #include <losa/gemm/arch.hpp>
@@ -57,12 +55,6 @@ LOSA_AVX2 inline void nibbles32(const std::uint8_t* p, std::int8_t* to) noexcept
   const __m128i eight = _mm_set1_epi8(8);
   _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm_sub_epi8(_mm_unpacklo_epi8(low, high), eight));
   _mm_store_si128(reinterpret_cast<__m128i*>(to + 16), _mm_sub_epi8(_mm_unpackhi_epi8(low, high), eight));
-}
-
-LOSA_AVX2 inline float sum(__m256 v) noexcept {
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
 /// The sums of four vectors.
