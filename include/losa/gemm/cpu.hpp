@@ -16,6 +16,7 @@ struct CpuFeatures {
   bool avx = false, f16c = false, fma = false, avx2 = false, bmi1 = false, bmi2 = false;
   bool avx512f = false, avx512cd = false, avx512dq = false, avx512bw = false, avx512vl = false;
   bool avx512ifma = false, avx512vbmi = false, avx512vbmi2 = false, avx512vnni = false;
+  bool avx512bitalg = false, avx512vpopcntdq = false;
 };
 
 inline CpuFeatures detect_cpu() noexcept {
@@ -51,6 +52,8 @@ inline CpuFeatures detect_cpu() noexcept {
   cpu.avx512vbmi = cpu.avx512f && bit(c, 1);
   cpu.avx512vbmi2 = cpu.avx512f && bit(c, 6);
   cpu.avx512vnni = cpu.avx512f && bit(c, 11);
+  cpu.avx512bitalg = cpu.avx512f && bit(c, 12);
+  cpu.avx512vpopcntdq = cpu.avx512f && bit(c, 14);
   return cpu;
 }
 

@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -25,6 +26,8 @@
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/backend.hpp>
 #include <losa/gemm/packed_structure.hpp>
+#include <losa/gemm/scratch.hpp>
+#include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx2::expand {
 
@@ -249,6 +252,37 @@ LOSA_AVX2 inline void multiply(const PackedLayout& w, const W& weights, std::siz
     if (w.half) return multiply_blocks<N, true>(w, weights, first, last, x, y, bias, accumulate);
   multiply_blocks<N, false>(w, weights, first, last, x, y, bias, accumulate);
 }
+
+/// Up to four tokens as the kernels above read them.
+class FewTokens {
+ public:
+  static constexpr std::size_t most = 4;
+
+  static std::size_t need(std::size_t tokens, std::size_t tiles) noexcept {
+    return Scratch::need<float>(tiles * tile_cols * std::bit_ceil(tokens));
+  }
+  FewTokens(Scratch& scratch, MatrixView<const float> x, std::size_t tiles) noexcept
+      : count_(std::bit_ceil(x.rows)), packed_(scratch.take<float>(tiles * tile_cols * count_)) {
+    pack(x, count_, tiles, packed_);
+  }
+  /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of the row blocks from `first` to `last`.
+  template <class W>
+  void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last, MatrixView<float> y,
+                const float* bias, bool accumulate) const noexcept {
+    switch (count_) {
+      case 1:
+        return expand::multiply<1>(w, weights, first, last, packed_, y, bias, accumulate);
+      case 2:
+        return expand::multiply<2>(w, weights, first, last, packed_, y, bias, accumulate);
+      default:
+        return expand::multiply<4>(w, weights, first, last, packed_, y, bias, accumulate);
+    }
+  }
+
+ private:
+  std::size_t count_;
+  float* packed_;
+};
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH::avx2::expand
 #endif

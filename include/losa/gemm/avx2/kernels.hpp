@@ -20,7 +20,8 @@ namespace losa::inline v0::detail::inline LOSA_ARCH::avx2 {
 
 struct Kernels {
   static constexpr std::size_t lanes = 8;
-  static constexpr std::size_t few_tokens = 4;
+  template <class W>
+  using FewTokens = expand::FewTokens;
 
   /// dst[c · width + t] ← src[t · stride + c], zero for tokens ≤ t < width.
   LOSA_AVX2 static void pack_panel(const float* src, std::size_t stride, std::size_t tokens, std::size_t cols,
@@ -275,26 +276,6 @@ struct Kernels {
         _mm_storeu_ps(floats + n, _mm_setzero_ps());
         n = (n + 3) / 4 * 4;
       }
-    }
-  }
-
-  /// dst[(tile · 8 + group) · n + t] ← 8 columns of token t, zero past the last token and column.
-  LOSA_AVX2 static void pack_few(MatrixView<const float> x, std::size_t n, std::size_t tiles, float* dst) noexcept {
-    expand::pack(x, n, tiles, dst);
-  }
-
-  /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of some row blocks and up to `n` tokens, packed by pack_few.
-  template <class W>
-  LOSA_AVX2 static void multiply_few(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
-                                     const float* x, std::size_t n, MatrixView<float> y, const float* bias,
-                                     bool accumulate) noexcept {
-    switch (n) {
-      case 1:
-        return expand::multiply<1>(w, weights, first, last, x, y, bias, accumulate);
-      case 2:
-        return expand::multiply<2>(w, weights, first, last, x, y, bias, accumulate);
-      default:
-        return expand::multiply<4>(w, weights, first, last, x, y, bias, accumulate);
     }
   }
 

@@ -110,7 +110,9 @@ struct PanelProducts {
   template <class W>
   static void spmm(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y,
                    const float* bias, bool accumulate, ExecutorRef executor) {
-    if (x.rows <= K::few_tokens) return few(w, weights, x, y, bias, accumulate, executor);
+    if constexpr (requires { typename K::template FewTokens<W>; })
+      if (x.rows <= K::template FewTokens<W>::most)
+        return few<typename K::template FewTokens<W>>(w, weights, x, y, bias, accumulate, executor);
     const PanelPlan plan{.tokens = x.rows, .lanes = K::lanes};
     const PanelGroups groups(plan, w.share_count);
     Scratch shared(Scratch::need<float>(plan.floats(w.cols)));
@@ -330,16 +332,14 @@ struct PanelProducts {
   }
 
  private:
-  /// One to K::few_tokens tokens: no lists, weights are expanded to registers.
-  template <class W>
+  /// One to a few tokens: no lists, weights are expanded to registers.
+  template <class Tokens, class W>
   static void few(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y,
                   const float* bias, bool accumulate, ExecutorRef executor) {
-    const std::size_t together = std::bit_ceil(x.rows);
-    Scratch scratch(Scratch::need<float>(w.tiles * tile_cols * together));
-    float* packed_x = scratch.take<float>(w.tiles * tile_cols * together);
-    K::pack_few(x, together, w.tiles, packed_x);
+    Scratch scratch(Tokens::need(x.rows, w.tiles));
+    const Tokens tokens(scratch, x, w.tiles);
     executor.parallel_for(w.share_count, [&](std::size_t share) {
-      K::multiply_few(w, weights, w.shares[share], w.shares[share + 1], packed_x, together, y, bias, accumulate);
+      tokens.multiply(w, weights, w.shares[share], w.shares[share + 1], y, bias, accumulate);
     });
   }
 

@@ -28,7 +28,6 @@ namespace losa::inline v0::detail::inline LOSA_ARCH::portable {
 struct Kernels {
   using Batch = xsimd::batch<float>;
   static constexpr std::size_t lanes = Batch::size;
-  static constexpr std::size_t few_tokens = 0;
 
   /// dst[c · width + t] ← src[t · stride + c], zero for tokens ≤ t < width.
   static void pack_panel(const float* src, std::size_t stride, std::size_t tokens, std::size_t cols, float* dst,
@@ -151,11 +150,6 @@ struct Kernels {
       }
     });
   }
-
-  static void pack_few(MatrixView<const float>, std::size_t, std::size_t, float*) noexcept {}
-  template <class W>
-  static void multiply_few(const PackedLayout&, const W&, std::size_t, std::size_t, const float*, std::size_t,
-                           MatrixView<float>, const float*, bool) noexcept {}
 
  private:
   static float to_float(std::int8_t value) noexcept { return static_cast<float>(value); }

@@ -1,0 +1,213 @@
+#pragma once
+// The AVX-512 kernel for one to four tokens: the packed values of 16 columns (32 for bf16) are spread to their
+// positions by one vexpand under the mask and multiplied there. It costs the same for every mask, so it suits a product
+// that waits for memory.
+//
+//   for each row block, column tile: 64 activations of each token
+//     for each row: 4 × { value load at the popcount of the mask before it; expand; multiply-add for each token }
+//
+// A lane that the mask prunes multiplies the activation by 0.
+
+#include <losa/gemm/avx512/vector.hpp>
+#if defined(LOSA_AVX512)
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include <losa/core/types.hpp>
+#include <losa/core/view.hpp>
+#include <losa/gemm/arch.hpp>
+#include <losa/gemm/packed_structure.hpp>
+#include <losa/gemm/scratch.hpp>
+#include <losa/gemm/weights.hpp>
+
+LOSA_AVX512_BEGIN
+
+namespace losa::inline v0::detail::inline LOSA_ARCH::avx512::expand {
+
+/// Mask bits below lane i.
+LOSA_AVX512 inline __m512i below_lane() noexcept {
+  return _mm512_setr_epi32(0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047, 4095, 8191, 16383, 32767);
+}
+
+// Lane i ← its rank among the ones of group G of 16 columns. With a popcount a spread takes 3 cycles on Zen 4, while
+// vexpandps and vpexpandw take 6.
+template <int G>
+LOSA_AVX512 inline __m512i ranks32(const std::uint64_t* bits) noexcept {
+  std::int32_t two_groups;
+  std::memcpy(&two_groups, reinterpret_cast<const char*>(bits) + G / 2 * 4, sizeof two_groups);
+  const __m512i below = _mm512_slli_epi32(below_lane(), G % 2 * 16);
+  return _mm512_popcnt_epi32(_mm512_and_si512(_mm512_set1_epi32(two_groups), below));
+}
+template <int G>
+LOSA_AVX512 inline __m512i group(const std::uint64_t* bits) noexcept {
+  std::int16_t one_group;
+  std::memcpy(&one_group, reinterpret_cast<const char*>(bits) + G * 2, sizeof one_group);
+  return _mm512_set1_epi16(one_group);
+}
+
+/// The packed values from p on at the positions of the ones of group G, which k holds; 0 elsewhere.
+template <int G>
+LOSA_AVX512 inline __m512 spread(const float* p, const std::uint64_t* bits, __mmask16 k) noexcept {
+  return _mm512_maskz_permutexvar_ps(k, ranks32<G>(bits), _mm512_loadu_ps(p));
+}
+template <int G>
+LOSA_AVX512 inline __m512 spread(const bf16* p, const std::uint64_t* bits, __mmask16 k) noexcept {
+  const __m512i packed = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  const __m512i below = _mm512_or_si512(below_lane(), _mm512_slli_epi32(below_lane(), 16));
+  const __m512i ranks = _mm512_popcnt_epi16(_mm512_and_si512(group<G>(bits), below));
+  const auto upper_halves = static_cast<__mmask32>(_pdep_u32(k, 0xaaaaaaaau));
+  return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(upper_halves, ranks, packed));
+}
+template <int G>
+LOSA_AVX512 inline __m512 spread(const f16* p, const std::uint64_t* bits, __mmask16 k) noexcept {
+  const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m256i below = _mm512_cvtepi32_epi16(below_lane());
+  const __m256i ranks = _mm256_popcnt_epi16(_mm256_and_si256(_mm512_castsi512_si256(group<G>(bits)), below));
+  return _mm512_cvtph_ps(_mm256_maskz_permutexvar_epi16(k, ranks, packed));
+}
+template <int G>
+LOSA_AVX512 inline __m512 spread(const std::int8_t* p, const std::uint64_t*, __mmask16 k) noexcept {
+  const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_expand_epi8(k, packed)));
+}
+
+/// acc[t] += (group G of a row of a tile) · x[t]; p is where the row's values begin, `bits` its mask word.
+template <int G, std::size_t N, class T>
+LOSA_AVX512 inline void multiply_group(__m512 (&acc)[N], const T* p, const std::uint64_t* bits,
+                                       const float* x) noexcept {
+  const std::uint64_t word = *bits;
+  const auto before = G == 0 ? 0 : _mm_popcnt_u64(word << (64 - 16 * G) % 64);
+  const __m512 weight = spread<G>(p + before, bits, static_cast<__mmask16>(word >> 16 * G));
+#pragma GCC unroll 4
+  for (std::size_t t = 0; t < N; ++t) acc[t] = _mm512_fmadd_ps(weight, _mm512_load_ps(x + (G * N + t) * 16), acc[t]);
+}
+template <std::size_t N, class T>
+LOSA_AVX512 inline void multiply_row(__m512 (&acc)[N], const T* p, const std::uint64_t* bits, const float* x) noexcept {
+  multiply_group<0>(acc, p, bits, x);
+  multiply_group<1>(acc, p, bits, x);
+  multiply_group<2>(acc, p, bits, x);
+  multiply_group<3>(acc, p, bits, x);
+}
+
+LOSA_AVX512 inline void pack(MatrixView<const float> x, std::size_t n, std::size_t tiles, float* dst) noexcept {
+  for (std::size_t c = 0; c < tiles * tile_cols; c += 16)
+    for (std::size_t t = 0; t < n; ++t, dst += 16) {
+      const __mmask16 inside = first_lanes16(t < x.rows && c < x.cols ? x.cols - c : 0);
+      _mm512_store_ps(dst, _mm512_maskz_loadu_ps(inside, x.data + t * x.stride + c));
+    }
+}
+
+/// y[t, r] ← [y +] [scales[i] ·] [x_scales[t] ·] sums (row, N, 16) [+ bias[r]] for the rows of a block.
+template <std::size_t N>
+LOSA_AVX512 inline void store(const float* sums, const float* scales, const float* x_scales, std::size_t first_row,
+                              MatrixView<float> y, const float* bias, bool accumulate) noexcept {
+  const std::size_t rows = std::min(tile_rows, y.cols - first_row);
+  for (std::size_t t = 0; t < std::min(N, y.rows); ++t)
+    for (std::size_t i = 0; i < rows; i += 4) {
+      const float* from = sums + (i * N + t) * 16;
+      __m128 total = sum4(_mm512_load_ps(from), _mm512_load_ps(from + N * 16), _mm512_load_ps(from + 2 * N * 16),
+                          _mm512_load_ps(from + 3 * N * 16));
+      const auto inside = static_cast<__mmask8>((1u << std::min<std::size_t>(4, rows - i)) - 1);
+      float* const out = y.data + t * y.stride + first_row + i;
+      if (x_scales != nullptr) total = _mm_mul_ps(total, _mm_set1_ps(x_scales[t]));
+      if (scales != nullptr) total = _mm_mul_ps(total, _mm_loadu_ps(scales + i));
+      if (bias != nullptr) total = _mm_add_ps(total, _mm_maskz_loadu_ps(inside, bias + first_row + i));
+      if (accumulate) total = _mm_add_ps(total, _mm_maskz_loadu_ps(inside, out));
+      _mm_mask_storeu_ps(out, inside, total);
+    }
+}
+
+template <std::size_t N, class W>
+LOSA_AVX512 inline void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
+                                 const float* x, MatrixView<float> y, const float* bias, bool accumulate) noexcept {
+  alignas(64) float sums[tile_rows * N * 16];
+  for (std::size_t b = first; b < last; ++b) {
+    std::fill_n(sums, tile_rows * N * 16, 0.0f);
+    const float* scales = nullptr;
+    if constexpr (std::is_same_v<W, Int8Weights>) scales = weights.scales + b * tile_rows;
+    for (std::size_t t = 0; t < w.tiles; ++t) {
+      const std::uint64_t* const words = w.words + (b * w.tiles + t) * tile_rows;
+      const float* const tile = x + t * tile_cols * N;
+      auto cursor = weights.begin(w, b, t);
+      for (std::size_t i = 0; i < tile_rows; ++i) {
+        const std::uint64_t word = words[i];
+        float* const sum = sums + i * N * 16;
+        _mm_prefetch(reinterpret_cast<const char*>(cursor.p) + 2048, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(words + i) + 1024, _MM_HINT_T0);
+        __m512 acc[N];
+        if constexpr (std::is_same_v<W, Int4Weights>) {
+          alignas(64) std::int8_t integers[tile_cols + 16];
+          _mm512_store_si512(integers, nibbles64(cursor.p));
+#pragma GCC unroll 4
+          for (std::size_t k = 0; k < N; ++k) acc[k] = _mm512_setzero_ps();
+          multiply_row<N>(acc, integers, words + i, tile);
+          const __m512 scale = _mm512_set1_ps(widen(cursor.scales[i]));
+#pragma GCC unroll 4
+          for (std::size_t k = 0; k < N; ++k)
+            _mm512_store_ps(sum + k * 16, _mm512_fmadd_ps(scale, acc[k], _mm512_load_ps(sum + k * 16)));
+        } else {
+#pragma GCC unroll 4
+          for (std::size_t k = 0; k < N; ++k) acc[k] = _mm512_load_ps(sum + k * 16);
+          multiply_row<N>(acc, cursor.p, words + i, tile);
+#pragma GCC unroll 4
+          for (std::size_t k = 0; k < N; ++k) _mm512_store_ps(sum + k * 16, acc[k]);
+        }
+        cursor.advance(static_cast<std::size_t>(_mm_popcnt_u64(word)));
+      }
+    }
+    store<N>(sums, scales, nullptr, b * tile_rows, y, bias, accumulate);
+  }
+}
+
+/// Tokens as the kernels above read them, in groups of one, two or four.
+class FewTokens {
+ public:
+  static constexpr std::size_t most = 4;
+
+  static std::size_t need(std::size_t tokens, std::size_t tiles) noexcept {
+    return Scratch::need<float>(tiles * tile_cols * (tokens < 4 ? std::bit_ceil(tokens) : (tokens + 3) / 4 * 4));
+  }
+  FewTokens(Scratch& scratch, MatrixView<const float> x, std::size_t tiles) noexcept
+      : tokens_(x.rows),
+        step_(tiles * tile_cols * group()),
+        packed_(scratch.take<float>((tokens_ + group() - 1) / group() * step_)) {
+    for (std::size_t t = 0; t < tokens_; t += group())
+      pack({x.data + t * x.stride, std::min(group(), tokens_ - t), x.cols, x.stride}, group(), tiles,
+           packed_ + t / group() * step_);
+  }
+  /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of the row blocks from `first` to `last`.
+  template <class W>
+  void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last, MatrixView<float> y,
+                const float* bias, bool accumulate) const noexcept {
+    for (std::size_t t = 0; t < tokens_; t += group()) {
+      const float* const x = packed_ + t / group() * step_;
+      const MatrixView<float> out{y.data + t * y.stride, std::min(group(), tokens_ - t), y.cols, y.stride};
+      switch (group()) {
+        case 1:
+          expand::multiply<1>(w, weights, first, last, x, out, bias, accumulate);
+          break;
+        case 2:
+          expand::multiply<2>(w, weights, first, last, x, out, bias, accumulate);
+          break;
+        default:
+          expand::multiply<4>(w, weights, first, last, x, out, bias, accumulate);
+      }
+    }
+  }
+
+ private:
+  std::size_t group() const noexcept { return std::min<std::size_t>(4, std::bit_ceil(tokens_)); }
+
+  std::size_t tokens_;
+  std::size_t step_;
+  float* packed_;
+};
+
+}  // namespace losa::inline v0::detail::inline LOSA_ARCH::avx512::expand
+LOSA_AVX512_END
+#endif

@@ -1,0 +1,243 @@
+#pragma once
+// AVX-512 kernels (Ice Lake, Zen 4 and later): the inner loops of the shared panel driver with up to eight 16-lane
+// accumulators, lists of columns by vpcompressb; for one to eight tokens those of expand.hpp and integers.hpp.
+// Transposition and what only moves data are the AVX2 ones.
+
+#include <losa/gemm/avx512/vector.hpp>
+#if defined(LOSA_AVX512)
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include <losa/core/view.hpp>
+#include <losa/gemm/arch.hpp>
+#include <losa/gemm/avx2/kernels.hpp>
+#include <losa/gemm/avx512/expand.hpp>
+#include <losa/gemm/avx512/integers.hpp>
+#include <losa/gemm/backend.hpp>
+#include <losa/gemm/panel/driver.hpp>
+
+LOSA_AVX512_BEGIN
+
+namespace losa::inline v0::detail::inline LOSA_ARCH::avx512 {
+
+struct Kernels : private avx2::Kernels {
+  static constexpr std::size_t lanes = 16;
+  template <class W>
+  using FewTokens = std::conditional_t<std::is_same_v<W, Int8Weights> || std::is_same_v<W, Int4Weights>,
+                                       integers::FewTokens, expand::FewTokens>;
+  using avx2::Kernels::pack_panel;
+  using avx2::Kernels::store_values;
+  using avx2::Kernels::unpack_panel;
+
+  /// sums[row] += value · panel[column]; V vectors of tokens per column and row.
+  template <std::size_t V>
+  LOSA_AVX512 static void gather(const TileLists& lists, const float* panel, float* sums) noexcept {
+    for (std::size_t r = 0; r < lists.rows; ++r) {
+      lists.prefetch_panel(r);
+      const std::uint16_t* entry = lists.entries + lists.starts[r];
+      const float* value = lists.values + lists.starts[r];
+      const float* const end = lists.values + lists.ends[r];
+      Sums<V> acc;
+      acc.load(sums + r * V * lanes);
+      for (; value < end; entry += 4, value += 4) {
+        const __m512 weights = _mm512_broadcast_f32x4(_mm_loadu_ps(value));
+        acc.template multiply_add<0>(weights, panel + 2 * std::size_t{entry[0]});
+        acc.template multiply_add<1>(weights, panel + 2 * std::size_t{entry[1]});
+        acc.template multiply_add<2>(weights, panel + 2 * std::size_t{entry[2]});
+        acc.template multiply_add<3>(weights, panel + 2 * std::size_t{entry[3]});
+      }
+      acc.store(sums + r * V * lanes);
+    }
+  }
+
+  /// As gather, for the rows of a block and a range of columns in the list format.
+  template <std::size_t V, class T>
+  LOSA_AVX512 static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const T* values,
+                                      const float* panel, float* sums) noexcept {
+    constexpr std::size_t step = V * lanes;
+    for (std::size_t i = 0; i < tile_rows; ++i, sums += step) {
+      Sums<V> acc;
+      acc.load(sums);
+      for (std::size_t n = counts[i]; n != 0; --n, columns += 4, values += 4) {
+        avx2::prefetch(reinterpret_cast<const char*>(values) + 2048);
+        const __m512 weights = _mm512_broadcast_f32x4(avx2::load4(values));
+        acc.template multiply_add<0>(weights, panel + columns[0] * step);
+        acc.template multiply_add<1>(weights, panel + columns[1] * step);
+        acc.template multiply_add<2>(weights, panel + columns[2] * step);
+        acc.template multiply_add<3>(weights, panel + columns[3] * step);
+      }
+      acc.store(sums);
+    }
+  }
+
+  /// sums[column] += value · g[row].
+  template <std::size_t V>
+  LOSA_AVX512 static void scatter(const TileLists& lists, const float* g, float* sums) noexcept {
+    for (std::size_t r = 0; r < lists.rows; ++r) {
+      __m512 row[V];
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < V; ++v) row[v] = _mm512_load_ps(g + (r * V + v) * lanes);
+      for (std::uint32_t k = lists.starts[r]; k < lists.ends[r]; ++k) {
+        const __m512 weight = _mm512_set1_ps(lists.values[k]);
+        float* const column = sums + 2 * std::size_t{lists.entries[k]};
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < V; ++v)
+          _mm512_store_ps(column + v * lanes, _mm512_fmadd_ps(weight, row[v], _mm512_load_ps(column + v * lanes)));
+      }
+    }
+  }
+
+  /// dots ← [dots +] ⟨g[row], panel[column]⟩, beside the entries.
+  template <std::size_t V>
+  LOSA_AVX512 static void sample(const TileLists& lists, const float* g, const float* panel, bool accumulate,
+                                 float* dots) noexcept {
+    for (std::size_t r = 0; r < lists.rows; ++r) {
+      lists.prefetch_panel(r);
+      __m512 row[V];
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < V; ++v) row[v] = _mm512_load_ps(g + (r * V + v) * lanes);
+      for (std::uint32_t k = lists.starts[r]; k < lists.ends[r]; k += 4) {
+        const std::uint16_t* const entry = lists.entries + k;
+        __m512 dot[4];
+#pragma GCC unroll 4
+        for (std::size_t j = 0; j < 4; ++j)
+          dot[j] = _mm512_mul_ps(row[0], _mm512_load_ps(panel + 2 * std::size_t{entry[j]}));
+#pragma GCC unroll 8
+        for (std::size_t v = 1; v < V; ++v)
+#pragma GCC unroll 4
+          for (std::size_t j = 0; j < 4; ++j)
+            dot[j] = _mm512_fmadd_ps(row[v], _mm512_load_ps(panel + 2 * std::size_t{entry[j]} + v * lanes), dot[j]);
+        const __m128 sum = sum4(dot[0], dot[1], dot[2], dot[3]);
+        _mm_storeu_ps(dots + k, accumulate ? _mm_add_ps(sum, _mm_loadu_ps(dots + k)) : sum);
+      }
+    }
+  }
+
+  /// Lists of a range: (64 · tile + bit) · scale for every set bit, and the values as floats. `scale` is a power of 2.
+  template <class W>
+  LOSA_AVX512 static void decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t scale,
+                                 std::uint16_t* entries, float* floats, std::uint32_t* starts,
+                                 std::uint32_t* ends) noexcept {
+    alignas(64) static constexpr auto positions = [] {
+      std::array<std::uint8_t, tile_cols> each{};
+      for (std::size_t i = 0; i < tile_cols; ++i) each[i] = static_cast<std::uint8_t>(i);
+      return each;
+    }();
+    const __m512i columns = _mm512_load_si512(positions.data());
+    const __m128i shift = _mm_cvtsi32_si128(std::countr_zero(scale));
+    const std::size_t tiles = range.last_tile - range.first_tile;
+    std::size_t n = 0;
+    std::size_t row = 0;
+    for (std::size_t b = range.first_block; b < range.last_block; ++b) {
+      const std::uint64_t* const words = w.words + (b * w.tiles + range.first_tile) * tile_rows;
+      const std::size_t* const offsets = w.offsets + b * w.tiles + range.first_tile;
+      typename W::Cursor cursors[TileShape::most_tiles];
+      typename W::Cursor next[TileShape::most_tiles];  // where the tiles that follow have their values
+      std::size_t vectors[TileShape::most_tiles];
+      for (std::size_t t = 0; t < tiles; ++t) {
+        cursors[t] = weights.begin(w, b, range.first_tile + t);
+        next[t] = weights.begin(w, b, std::min(range.last_tile + t, w.tiles - 1));
+        // What is read past a row's values lies in those that follow, but for the last ones of the matrix.
+        const bool last = w.kept() - offsets[t + 1] < tile_cols;
+        vectors[t] = last ? 0 : usual_vectors(offsets[t + 1] - offsets[t]);
+      }
+      for (std::size_t i = 0; i < tile_rows; ++i, ++row) {
+        starts[row] = static_cast<std::uint32_t>(n);
+        for (std::size_t t = 0; t < tiles; ++t) {
+          const std::uint64_t word = words[t * tile_rows + i];
+          avx2::prefetch(words + (tiles + t) * tile_rows + i);
+          const auto count = static_cast<std::size_t>(_mm_popcnt_u64(word));
+          if constexpr (!std::is_same_v<W, NoWeights>) {
+            avx2::prefetch(next[t].p);
+            if constexpr (sizeof(*next[t].p) == 4) avx2::prefetch(next[t].p + 16);  // a row takes more than a line
+            copy(cursors[t], i, count, vectors[t], floats + n);
+            cursors[t].advance(count);
+            next[t].advance(count);
+          }
+          const __m512i found = _mm512_maskz_compress_epi8(word, columns);
+          const __m512i base = _mm512_set1_epi16(static_cast<short>(t * tile_cols * scale));
+          const __m512i low = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(found));
+          const __m512i high = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(found, 1));
+          _mm512_storeu_si512(entries + n, _mm512_add_epi16(_mm512_sll_epi16(low, shift), base));
+          _mm512_storeu_si512(entries + n + 32, _mm512_add_epi16(_mm512_sll_epi16(high, shift), base));
+          n += count;
+        }
+        ends[row] = static_cast<std::uint32_t>(n);
+        const std::uint16_t last = n == 0 ? std::uint16_t{0} : entries[n - 1];
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(entries + n), _mm_set1_epi16(static_cast<short>(last)));
+        _mm_storeu_ps(floats + n, _mm_setzero_ps());
+        n = (n + 3) / 4 * 4;
+      }
+    }
+  }
+
+ private:
+  /// The sums of a row. Narrow panels take several weights at once in accumulators of their own: an addition takes 4
+  /// cycles, and one or two start in every one.
+  template <std::size_t V>
+  struct Sums {
+    static constexpr std::size_t chains = V >= 8 ? 1 : V == 4 ? 2 : 4;
+    __m512 acc[chains][V];
+
+    LOSA_AVX512 void load(const float* from) noexcept {
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < V; ++v) acc[0][v] = _mm512_load_ps(from + v * lanes);
+#pragma GCC unroll 4
+      for (std::size_t k = 1; k < chains; ++k)
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < V; ++v) acc[k][v] = _mm512_setzero_ps();
+    }
+    /// + weights[K] · column.
+    template <std::size_t K>
+    LOSA_AVX512 void multiply_add(__m512 weights, const float* column) noexcept {
+      const __m512 weight = _mm512_permute_ps(weights, K * 0x55);  // a load of its own for each is 3–6 % slower (Zen 4)
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < V; ++v)
+        acc[K % chains][v] = _mm512_fmadd_ps(weight, _mm512_load_ps(column + v * lanes), acc[K % chains][v]);
+    }
+    LOSA_AVX512 void store(float* to) noexcept {
+#pragma GCC unroll 4
+      for (std::size_t k = 1; k < chains; ++k)
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < V; ++v) acc[0][v] = _mm512_add_ps(acc[0][v], acc[k][v]);
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < V; ++v) _mm512_store_ps(to + v * lanes, acc[0][v]);
+    }
+  };
+
+  /// Vectors that hold the values of all but a few rows of a tile with `kept` weights: 8 more than the mean.
+  static std::size_t usual_vectors(std::size_t kept) noexcept {
+    return std::min((kept / tile_rows + 8) / 16 + 1, tile_cols / 16);
+  }
+
+  /// to ← the `count` values of row i as floats; always `vectors` vectors, for the reason given at avx2::Kernels.
+  template <class C>
+  LOSA_AVX512 static void copy(const C& from, std::size_t i, std::size_t count, std::size_t vectors,
+                               float* to) noexcept {
+    const std::size_t n = std::max(16 * vectors, count);
+    if constexpr (std::is_same_v<C, Int8Weights::Cursor>) {
+      const __m512 scale = _mm512_set1_ps(from.scales[i]);
+      for (std::size_t j = 0; j < n; j += 16) _mm512_storeu_ps(to + j, _mm512_mul_ps(scale, load16(from.p + j)));
+    } else if constexpr (std::is_same_v<C, Int4Weights::Cursor>) {
+      const __m512 scale = _mm512_set1_ps(widen(from.scales[i]));
+      alignas(64) std::int8_t integers[tile_cols];
+      _mm512_store_si512(integers, nibbles64(from.p));
+      for (std::size_t j = 0; j < n; j += 16) _mm512_storeu_ps(to + j, _mm512_mul_ps(scale, load16(integers + j)));
+    } else {
+      for (std::size_t j = 0; j < n; j += 16) {
+        __m512 v = load16(from.p + j);
+        __asm__("" : "+v"(v));  // else GCC makes it a memcpy, and that a `rep movs`, which takes longer to start
+        _mm512_storeu_ps(to + j, v);
+      }
+    }
+  }
+};
+
+}  // namespace losa::inline v0::detail::inline LOSA_ARCH::avx512
+LOSA_AVX512_END
+#endif

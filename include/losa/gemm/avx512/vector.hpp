@@ -1,0 +1,69 @@
+#pragma once
+// The vector operations that the AVX-512 kernels share: widening loads of stored weights, sums across lanes. Every
+// function carries the target attribute, as in avx2/vector.hpp. The instruction sets are those of Ice Lake and Zen 4:
+// without VBMI2 nothing spreads or gathers bytes and words by a mask, and the AVX2 kernels are used.
+
+#include <losa/gemm/avx2/vector.hpp>
+#if defined(LOSA_AVX2)
+
+#include <cstddef>
+#include <cstdint>
+
+#include <losa/core/types.hpp>
+#include <losa/gemm/arch.hpp>
+
+#define LOSA_AVX512                                                                                                    \
+  __attribute__((                                                                                                      \
+      target("avx512f,avx512dq,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,avx512vnni,avx512vpopcntdq,avx512bitalg,avx2," \
+             "fma,bmi,bmi2,f16c,popcnt")))
+
+// GCC 12 says of its own AVX-512 intrinsics that they read what is not initialised (GCC bug 105593).
+#if defined(__clang__)
+#define LOSA_AVX512_BEGIN
+#define LOSA_AVX512_END
+#else
+#define LOSA_AVX512_BEGIN _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+#define LOSA_AVX512_END _Pragma("GCC diagnostic pop")
+#endif
+
+LOSA_AVX512_BEGIN
+
+namespace losa::inline v0::detail::inline LOSA_ARCH::avx512 {
+
+/// 16 stored weights as floats.
+LOSA_AVX512 inline __m512 load16(const float* p) noexcept { return _mm512_loadu_ps(p); }
+LOSA_AVX512 inline __m512 load16(const bf16* p) noexcept {
+  const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16));
+}
+LOSA_AVX512 inline __m512 load16(const f16* p) noexcept {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+LOSA_AVX512 inline __m512 load16(const std::int8_t* p) noexcept {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+
+/// 64 bytes ← nibbles − 8 of 32, low ones first.
+LOSA_AVX512 inline __m512i nibbles64(const std::uint8_t* p) noexcept {
+  const __m512i wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  const __m512i both = _mm512_or_si512(wide, _mm512_slli_epi16(wide, 4));
+  return _mm512_sub_epi8(_mm512_and_si512(both, _mm512_set1_epi8(15)), _mm512_set1_epi8(8));
+}
+
+/// Mask of the first n lanes, all of them if n ≥ 16.
+LOSA_AVX512 inline __mmask16 first_lanes16(std::size_t n) noexcept {
+  return static_cast<__mmask16>(_bzhi_u32(0xffff, static_cast<unsigned>(n < 16 ? n : 16)));
+}
+
+/// The sums of four vectors.
+LOSA_AVX512 inline __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d) noexcept {
+  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  const __m512 quarters = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+  const __m256 halves = _mm256_add_ps(_mm512_castps512_ps256(quarters), _mm512_extractf32x8_ps(quarters, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+}
+
+}  // namespace losa::inline v0::detail::inline LOSA_ARCH::avx512
+LOSA_AVX512_END
+#endif
