@@ -132,7 +132,8 @@ struct Kernels {
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < V; ++v) acc[k][v] = _mm256_setzero_ps();
       for (std::size_t n = counts[i]; n != 0; --n, columns += 4, values += 4) {
-        prefetch(reinterpret_cast<const char*>(values) + 2048);
+        _mm_prefetch(reinterpret_cast<const char*>(values) + 2048, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(columns) + 512, _MM_HINT_T0);
         const __m256 weights = twice(load4(values));
         multiply_add<V, 0>(acc, splat<0>(weights), panel + columns[0] * step);
         multiply_add<V, 1>(acc, splat<1>(weights), panel + columns[1] * step);

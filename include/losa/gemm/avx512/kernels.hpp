@@ -26,7 +26,7 @@ LOSA_AVX512_BEGIN
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx512 {
 
 struct Kernels : private avx2::Kernels {
-  static constexpr std::size_t lanes = 16;
+  static constexpr std::size_t lanes = 8;  // of which two make a vector; a panel of 8 tokens has half of one
   template <class W>
   using FewTokens = std::conditional_t<std::is_same_v<W, Int8Weights> || std::is_same_v<W, Int4Weights>,
                                        integers::FewTokens, expand::FewTokens>;
@@ -37,6 +37,7 @@ struct Kernels : private avx2::Kernels {
   /// sums[row] += value · panel[column]; V vectors of tokens per column and row.
   template <std::size_t V>
   LOSA_AVX512 static void gather(const TileLists& lists, const float* panel, float* sums) noexcept {
+    if constexpr (V == 1) return avx2::Kernels::gather<1>(lists, panel, sums);
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
       const std::uint16_t* entry = lists.entries + lists.starts[r];
@@ -59,6 +60,7 @@ struct Kernels : private avx2::Kernels {
   template <std::size_t V, class T>
   LOSA_AVX512 static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const T* values,
                                       const float* panel, float* sums) noexcept {
+    if constexpr (V == 1) return avx2::Kernels::gather_list<1>(counts, columns, values, panel, sums);
     constexpr std::size_t step = V * lanes;
     for (std::size_t i = 0; i < tile_rows; ++i, sums += step) {
       Sums<V> acc;
@@ -78,16 +80,18 @@ struct Kernels : private avx2::Kernels {
   /// sums[column] += value · g[row].
   template <std::size_t V>
   LOSA_AVX512 static void scatter(const TileLists& lists, const float* g, float* sums) noexcept {
+    if constexpr (V == 1) return avx2::Kernels::scatter<1>(lists, g, sums);
+    constexpr std::size_t Z = V / 2;
     for (std::size_t r = 0; r < lists.rows; ++r) {
-      __m512 row[V];
+      __m512 row[Z];
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) row[v] = _mm512_load_ps(g + (r * V + v) * lanes);
+      for (std::size_t v = 0; v < Z; ++v) row[v] = _mm512_load_ps(g + (r * Z + v) * 16);
       for (std::uint32_t k = lists.starts[r]; k < lists.ends[r]; ++k) {
         const __m512 weight = _mm512_set1_ps(lists.values[k]);
         float* const column = sums + 2 * std::size_t{lists.entries[k]};
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < V; ++v)
-          _mm512_store_ps(column + v * lanes, _mm512_fmadd_ps(weight, row[v], _mm512_load_ps(column + v * lanes)));
+        for (std::size_t v = 0; v < Z; ++v)
+          _mm512_store_ps(column + v * 16, _mm512_fmadd_ps(weight, row[v], _mm512_load_ps(column + v * 16)));
       }
     }
   }
@@ -96,11 +100,13 @@ struct Kernels : private avx2::Kernels {
   template <std::size_t V>
   LOSA_AVX512 static void sample(const TileLists& lists, const float* g, const float* panel, bool accumulate,
                                  float* dots) noexcept {
+    if constexpr (V == 1) return avx2::Kernels::sample<1>(lists, g, panel, accumulate, dots);
+    constexpr std::size_t Z = V / 2;
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
-      __m512 row[V];
+      __m512 row[Z];
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) row[v] = _mm512_load_ps(g + (r * V + v) * lanes);
+      for (std::size_t v = 0; v < Z; ++v) row[v] = _mm512_load_ps(g + (r * Z + v) * 16);
       for (std::uint32_t k = lists.starts[r]; k < lists.ends[r]; k += 4) {
         const std::uint16_t* const entry = lists.entries + k;
         __m512 dot[4];
@@ -108,10 +114,10 @@ struct Kernels : private avx2::Kernels {
         for (std::size_t j = 0; j < 4; ++j)
           dot[j] = _mm512_mul_ps(row[0], _mm512_load_ps(panel + 2 * std::size_t{entry[j]}));
 #pragma GCC unroll 8
-        for (std::size_t v = 1; v < V; ++v)
+        for (std::size_t v = 1; v < Z; ++v)
 #pragma GCC unroll 4
           for (std::size_t j = 0; j < 4; ++j)
-            dot[j] = _mm512_fmadd_ps(row[v], _mm512_load_ps(panel + 2 * std::size_t{entry[j]} + v * lanes), dot[j]);
+            dot[j] = _mm512_fmadd_ps(row[v], _mm512_load_ps(panel + 2 * std::size_t{entry[j]} + v * 16), dot[j]);
         const __m128 sum = sum4(dot[0], dot[1], dot[2], dot[3]);
         _mm_storeu_ps(dots + k, accumulate ? _mm_add_ps(sum, _mm_loadu_ps(dots + k)) : sum);
       }
@@ -181,32 +187,33 @@ struct Kernels : private avx2::Kernels {
   /// cycles, and one or two start in every one.
   template <std::size_t V>
   struct Sums {
-    static constexpr std::size_t chains = V >= 8 ? 1 : V == 4 ? 2 : 4;
-    __m512 acc[chains][V];
+    static constexpr std::size_t Z = V == 1 ? 1 : V / 2;
+    static constexpr std::size_t chains = Z >= 4 ? 2 : 4;
+    __m512 acc[chains][Z];
 
     LOSA_AVX512 void load(const float* from) noexcept {
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) acc[0][v] = _mm512_load_ps(from + v * lanes);
+      for (std::size_t v = 0; v < Z; ++v) acc[0][v] = _mm512_load_ps(from + v * 16);
 #pragma GCC unroll 4
       for (std::size_t k = 1; k < chains; ++k)
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < V; ++v) acc[k][v] = _mm512_setzero_ps();
+        for (std::size_t v = 0; v < Z; ++v) acc[k][v] = _mm512_setzero_ps();
     }
     /// + weights[K] · column.
     template <std::size_t K>
     LOSA_AVX512 void multiply_add(__m512 weights, const float* column) noexcept {
       const __m512 weight = _mm512_permute_ps(weights, K * 0x55);  // a load of its own for each is 3–6 % slower (Zen 4)
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v)
-        acc[K % chains][v] = _mm512_fmadd_ps(weight, _mm512_load_ps(column + v * lanes), acc[K % chains][v]);
+      for (std::size_t v = 0; v < Z; ++v)
+        acc[K % chains][v] = _mm512_fmadd_ps(weight, _mm512_load_ps(column + v * 16), acc[K % chains][v]);
     }
     LOSA_AVX512 void store(float* to) noexcept {
 #pragma GCC unroll 4
       for (std::size_t k = 1; k < chains; ++k)
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < V; ++v) acc[0][v] = _mm512_add_ps(acc[0][v], acc[k][v]);
+        for (std::size_t v = 0; v < Z; ++v) acc[0][v] = _mm512_add_ps(acc[0][v], acc[k][v]);
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) _mm512_store_ps(to + v * lanes, acc[0][v]);
+      for (std::size_t v = 0; v < Z; ++v) _mm512_store_ps(to + v * 16, acc[0][v]);
     }
   };
 
