@@ -96,7 +96,7 @@ LOSA_AVX512 inline void multiply_row(__m512i (&sums)[N], C& cursor, const std::u
   // 1 KiB ahead of the values and of the mask.
   _mm_prefetch(reinterpret_cast<const char*>(cursor.p) + 1024, _MM_HINT_T0);
   _mm_prefetch(reinterpret_cast<const char*>(bits) + 1024, _MM_HINT_T0);
-  const __m512i bytes = _mm512_maskz_expand_epi8(*bits, row(cursor));
+  const __m512i bytes = expand_bytes(*bits, row(cursor));
   const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8);
   const __m512i odd = _mm512_srai_epi16(bytes, 8);
 #pragma GCC unroll 16

@@ -165,7 +165,7 @@ struct Kernels : private avx2::Kernels {
             cursors[t].advance(count);
             next[t].advance(count);
           }
-          const __m512i found = _mm512_maskz_compress_epi8(word, columns);
+          const __m512i found = compress_bytes(word, columns);
           const __m512i base = _mm512_set1_epi16(static_cast<short>(t * tile_cols * scale));
           const __m512i low = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(found));
           const __m512i high = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(found, 1));
