@@ -132,3 +132,42 @@ TEST_CASE("quantize: to_dense names its shape error") {
   Matrix dense(3, 4, 1);
   CHECK_THROWS_WITH_AS(small.to_dense(dense.view()), "to_dense: dense must be 3 × 5, got 3 × 4", losa::ShapeError);
 }
+
+TEST_CASE("quantize: from_parts gives the matrix back, and refuses what quantize never makes") {
+  const auto check = [](auto q) {
+    using Q = decltype(q);
+    const auto packed = test::random_packed<float>(70, 200, 0.6, 5);
+    const auto small = losa::quantize<Q>(packed);
+    std::vector<std::uint8_t> integers(small.integers().begin(), small.integers().end());
+    std::vector<typename losa::QuantizedMatrix<Q>::Scale> scales(small.scales().begin(), small.scales().end());
+    const auto again = losa::QuantizedMatrix<Q>::from_parts(small.mask(), integers, scales);
+    CHECK(test::dense_of(again) == test::dense_of(small));
+    CHECK(again.bytes() == small.bytes());
+    const Matrix x(3, 200, 6);
+    Matrix y(3, 70, 7);
+    Matrix expected(3, 70, 7);
+    losa::spmm(small, x.view(), expected.view());
+    losa::spmm(again, x.view(), y.view());
+    CHECK(test::bits_of(y) == test::bits_of(expected));
+
+    integers[5] = std::same_as<Q, Int8> ? 0x80 : 0x10;
+    const char* refused = std::same_as<Q, Int8> ? "QuantizedMatrix: integers must be in [-127, 127], got -128"
+                                                : "QuantizedMatrix: integers must be in [-7, 7], got -8";
+    CHECK_THROWS_WITH_AS(losa::QuantizedMatrix<Q>::from_parts(small.mask(), integers, scales), refused,
+                         losa::RangeError);
+    integers[5] = 1;
+    integers.push_back(1);
+    CHECK_THROWS_AS(losa::QuantizedMatrix<Q>::from_parts(small.mask(), integers, scales), losa::ShapeError);
+    integers.pop_back();
+    scales.back() = losa::narrow<typename losa::QuantizedMatrix<Q>::Scale>(-1.0f);
+    CHECK_THROWS_WITH_AS(losa::QuantizedMatrix<Q>::from_parts(small.mask(), integers, scales),
+                         "QuantizedMatrix: a scale is -1", losa::NumericError);
+    scales.back() = losa::narrow<typename losa::QuantizedMatrix<Q>::Scale>(std::numeric_limits<float>::infinity());
+    CHECK_THROWS_AS(losa::QuantizedMatrix<Q>::from_parts(small.mask(), integers, scales), losa::NumericError);
+    scales.pop_back();
+    CHECK_THROWS_AS(losa::QuantizedMatrix<Q>::from_parts(small.mask(), integers, scales), losa::ShapeError);
+    CHECK(losa::QuantizedMatrix<Q>::from_parts(losa::Mask(), {}, {}).kept() == 0);
+  };
+  check(Int8{});
+  check(Int4{});
+}

@@ -17,7 +17,9 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <span>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <losa/core/error.hpp>
@@ -44,13 +46,16 @@ concept Integer = std::same_as<Q, Int8> || std::same_as<Q, Int4>;
 
 template <Integer Q>
 class QuantizedMatrix {
+  static constexpr bool per_row = std::same_as<Q, Int8>;
+
  public:
+  using Scale = std::conditional_t<per_row, float, f16>;
+
   /// The nearest integers; a scale is largest |value| / largest integer, for int4 rounded up to f16.
   /// Throws NumericError if a value is not finite, or too large for a scale in f16.
   template <Storage T>
   explicit QuantizedMatrix(const PackedMatrix<T>& packed) : structure_(packed.shared_structure()) {
-    const detail::PackedStructure& s = *structure_;
-    scales_ = detail::PaddedArray<Scale>(s.row_blocks * (per_row ? 1 : s.tiles) * detail::tile_rows);
+    allocate();
     std::vector<float> largest(scales_.size());
     for_each_value(packed, [&](std::size_t scale, float value) {
       if (!std::isfinite(value)) detail::raise<NumericError>("quantize: a value is ", value);
@@ -69,6 +74,25 @@ class QuantizedMatrix {
         detail::raise<NumericError>("quantize: ", largest[i], " is too large for a scale in f16");
     }
     store(packed);
+  }
+
+  /// From a mask and what integers() and scales() of such a matrix gave. Throws ShapeError unless their numbers match,
+  /// RangeError for an integer that rounding never gives, NumericError if a scale is negative or not finite. Safe on
+  /// arbitrary input.
+  static QuantizedMatrix from_parts(const Mask& mask, std::span<const std::uint8_t> integers,
+                                    std::span<const Scale> scales) {
+    QuantizedMatrix matrix(std::make_shared<const detail::PackedStructure>(mask));
+    matrix.allocate();
+    if (integers.size() != matrix.values_.size() || scales.size() != matrix.scales_.size())
+      detail::raise<ShapeError>("QuantizedMatrix: the mask needs ", matrix.values_.size(), " bytes of integers and ",
+                                matrix.scales_.size(), " scales, got ", integers.size(), " and ", scales.size());
+    for (Scale scale : scales)
+      if (!(widen(scale) >= 0 && std::isfinite(widen(scale))))
+        detail::raise<NumericError>("QuantizedMatrix: a scale is ", widen(scale));
+    std::ranges::copy(integers, matrix.values_.data());
+    std::ranges::copy(scales, matrix.scales_.data());
+    matrix.check_integers();
+    return matrix;
   }
 
   std::size_t rows() const noexcept { return structure_->rows; }
@@ -102,6 +126,11 @@ class QuantizedMatrix {
       }
   }
 
+  /// The integers as they lie in memory, tile by tile: a byte each (int8, two's complement) or a nibble, plus 8.
+  std::span<const std::uint8_t> integers() const noexcept { return {values_.data(), values_.size()}; }
+  /// One for each row of every row block of 32 (int8), or for each row of every tile (int4).
+  std::span<const Scale> scales() const noexcept { return {scales_.data(), scales_.size()}; }
+
   /// For backends.
   const detail::PackedStructure& structure() const noexcept { return *structure_; }
   PackedLayout layout() const noexcept { return structure_->layout(); }
@@ -114,8 +143,8 @@ class QuantizedMatrix {
   }
 
  private:
-  static constexpr bool per_row = std::same_as<Q, Int8>;
-  using Scale = std::conditional_t<per_row, float, f16>;
+  explicit QuantizedMatrix(std::shared_ptr<const detail::PackedStructure> structure)
+      : structure_(std::move(structure)) {}
 
   /// Calls f(index of its scale, value) for every kept weight in packed order.
   template <Storage T, class F>
@@ -129,6 +158,41 @@ class QuantizedMatrix {
     });
   }
 
+  /// Room for integers and scales, all 0.
+  void allocate() {
+    const detail::PackedStructure& s = *structure_;
+    scales_ = detail::PaddedArray<Scale>(s.row_blocks * (per_row ? 1 : s.tiles) * detail::tile_rows);
+    std::size_t bytes = per_row ? kept() : 0;
+    if constexpr (!per_row) {
+      offsets_.resize(s.offsets.size());
+      std::size_t row = 0;
+      s.for_each_word([&](std::size_t, std::size_t, std::uint64_t word) {
+        bytes += (static_cast<std::size_t>(std::popcount(word)) + 1) / 2;
+        if (++row % detail::tile_rows == 0) offsets_[row / detail::tile_rows] = bytes;
+      });
+    }
+    values_ = detail::PaddedArray<std::uint8_t>(bytes);
+  }
+
+  void check_integers() const {
+    const auto refuse = [](int integer) {
+      detail::raise<RangeError>("QuantizedMatrix: integers must be in [", -Q::largest, ", ", Q::largest, "], got ",
+                                integer);
+    };
+    const std::uint8_t* byte = values_.data();
+    if constexpr (per_row) {
+      for (std::size_t k = 0; k < kept(); ++k)
+        if (byte[k] == 0x80) refuse(-128);
+    } else {
+      structure_->for_each_word([&](std::size_t, std::size_t, std::uint64_t word) {
+        const auto n = static_cast<std::size_t>(std::popcount(word));
+        for (std::size_t j = 0; j < n; ++j)
+          if ((byte[j / 2] >> (j % 2 * 4) & 15) == 0) refuse(-8);
+        byte += (n + 1) / 2;
+      });
+    }
+  }
+
   template <Storage T>
   void store(const PackedMatrix<T>& packed) {
     const auto integer = [&](std::size_t scale, float value) {
@@ -136,20 +200,11 @@ class QuantizedMatrix {
           std::clamp(std::nearbyint(value / widen(scales_.data()[scale])), -Q::largest, Q::largest));
     };
     if constexpr (per_row) {
-      values_ = detail::PaddedArray<std::uint8_t>(kept());
       std::uint8_t* out = values_.data();
       for_each_value(packed, [&](std::size_t scale, float value) {
         *out++ = static_cast<std::uint8_t>(static_cast<std::int8_t>(integer(scale, value)));
       });
     } else {
-      offsets_.resize(structure_->offsets.size());
-      std::size_t bytes = 0;
-      std::size_t row = 0;
-      structure_->for_each_word([&](std::size_t, std::size_t, std::uint64_t word) {
-        bytes += (static_cast<std::size_t>(std::popcount(word)) + 1) / 2;
-        if (++row % detail::tile_rows == 0) offsets_[row / detail::tile_rows] = bytes;
-      });
-      values_ = detail::PaddedArray<std::uint8_t>(bytes);
       std::uint8_t* out = values_.data();
       std::size_t in_row = 0;
       std::size_t row_before = 0;
