@@ -109,7 +109,6 @@ class BlockStore {
         scratch_->read(parked.weight_at, std::as_writable_bytes(std::span(weight.view().data, out * in)));
       else
         checkpoint_.read_linear(b, which, weight.view(), executor_);
-      if (scratch_) checkpoint_.release(b, which);
       if (block.adapted_at[which] == none) continue;
       auto& layer = block.adapted[block.adapted_at[which]];
       layer.unpark(weight.view().data, layer.pruned() ? read_mask(parked, out, in) : losa::Mask{}, executor_);

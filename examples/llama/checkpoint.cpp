@@ -25,6 +25,7 @@ void expect(const Tensor& tensor, std::vector<std::size_t> shape) {
                            ": dtype must be F32, BF16 or F16, got ", tensor.dtype_name);
 }
 
+/// Lets go of the file's pages afterwards: who has read a matrix holds a copy.
 void read_rows(const Tensor& tensor, MatrixView<float> into, losa::ExecutorRef executor) {
   for_row_tiles(
       into.rows, into.cols, executor,
@@ -32,6 +33,7 @@ void read_rows(const Tensor& tensor, MatrixView<float> into, losa::ExecutorRef e
         losa::io::read_f32(tensor, into.block(begin, 0, end - begin, into.cols), {.first_row = begin});
       },
       std::size_t{1} << 16);
+  losa::io::release_pages(tensor.bytes);
 }
 
 }  // namespace
@@ -149,10 +151,6 @@ void Checkpoint::read_linear(std::size_t block, std::size_t which, MatrixView<fl
     read_rows(files_.at(linear_tensor(block, which)), into, executor);
 }
 
-void Checkpoint::release(std::size_t block, std::size_t which) const {
-  losa::io::release_pages(linear_values(block, which).bytes);
-}
-
 void Checkpoint::read_embeddings(std::span<const Token> tokens, MatrixView<float> into) const {
   const Tensor& embedding = files_.at("model.embed_tokens.weight");
   for (std::size_t t = 0; t < tokens.size(); ++t)
@@ -161,6 +159,7 @@ void Checkpoint::read_embeddings(std::span<const Token> tokens, MatrixView<float
 
 losa::PackedMatrix<float> Checkpoint::read_packed(std::size_t block, std::size_t which) const {
   auto stored = losa::io::read_compressed<float>(files_, linear_tensor(block, which));
+  losa::io::release_pages(linear_values(block, which).bytes);
   if (std::ranges::find(stored.values(), 0.0f) == stored.values().end()) return stored;
   losa::Mask mask = stored.mask();
   std::vector<float> values;

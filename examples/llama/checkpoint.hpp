@@ -31,7 +31,8 @@ class Checkpoint {
   const std::filesystem::path& directory() const noexcept { return directory_; }
   const losa::io::ShardedCheckpoint& files() const noexcept { return files_; }
 
-  /// Values widened to f32. All throw losa::FileError on NaN, Inf, or a type that is no float.
+  /// Values widened to f32; of what was read of matrices, the file's pages leave the memory. All throw losa::FileError
+  /// on NaN, Inf, or a type that is no float.
   Matrix read_embedding(losa::ExecutorRef executor = {}) const;  // (vocabulary, hidden)
   Matrix read_head(losa::ExecutorRef executor = {}) const;       // (vocabulary, hidden); empty if tied
   std::vector<float> read_final_norm() const;                    // (hidden)
@@ -39,8 +40,6 @@ class Checkpoint {
   /// A linear layer as a dense matrix (out, in), however it is stored.
   void read_linear(std::size_t block, std::size_t which, losa::MatrixView<float> into,
                    losa::ExecutorRef executor = {}) const;
-  /// Lets go of the memory behind a linear layer's part of the file.
-  void release(std::size_t block, std::size_t which) const;
   /// Rows of the embedding, one per token id: into (tokens, hidden).
   void read_embeddings(std::span<const Token> tokens, losa::MatrixView<float> into) const;
   /// True if the linear layer is stored compressed.
