@@ -1,9 +1,11 @@
 // Arbitrary bytes as a packed or quantised matrix: refused, or every backend multiplies with it and reads nothing else.
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include <losa/gemm.hpp>
@@ -45,10 +47,11 @@ void as_floats(Input& in, std::size_t rows, std::size_t cols, std::size_t tokens
 
 template <class Q>
 void as_integers(Input& in, std::size_t rows, std::size_t cols, std::size_t tokens) {
+  const bool stray = in.below(8) == 0;  // bits past the last column
   losa::Mask mask(rows, cols);
   for (std::size_t r = 0; r < rows; ++r)
     for (std::size_t t = 0; t < mask.words_per_row(); ++t)
-      mask.row_words(r)[t] = in.take<std::uint64_t>(1)[0] & mask.valid_bits(t);
+      mask.row_words(r)[t] = in.take<std::uint64_t>(1)[0] & (stray ? ~std::uint64_t{0} : mask.valid_bits(t));
   const std::size_t tiles = (cols + 63) / 64;
   const std::size_t scales = (rows + 31) / 32 * 32 * (std::is_same_v<Q, losa::Int8> ? 1 : tiles);
   const auto numbers = in.take<typename losa::QuantizedMatrix<Q>::Scale>(scales + in.below(2));

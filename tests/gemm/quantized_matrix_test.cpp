@@ -166,6 +166,10 @@ TEST_CASE("quantize: from_parts gives the matrix back, and refuses what quantize
     CHECK_THROWS_AS(losa::QuantizedMatrix<Q>::from_parts(small.mask(), integers, scales), losa::NumericError);
     scales.pop_back();
     CHECK_THROWS_AS(losa::QuantizedMatrix<Q>::from_parts(small.mask(), integers, scales), losa::ShapeError);
+    losa::Mask stray(40, 5);
+    for (std::uint64_t& word : stray.words()) word = ~std::uint64_t{0};
+    CHECK_THROWS_WITH_AS(losa::QuantizedMatrix<Q>::from_parts(stray, {}, {}),
+                         "QuantizedMatrix: mask row 0 keeps a weight past the last column, 5", losa::RangeError);
     CHECK(losa::QuantizedMatrix<Q>::from_parts(losa::Mask(), {}, {}).kept() == 0);
   };
   check(Int8{});

@@ -129,6 +129,12 @@ inline bool compiled_for_this_cpu() noexcept {
 #if defined(__AVX512VNNI__)
   all = all && has.avx512vnni;
 #endif
+#if defined(__AVX512BITALG__)
+  all = all && has.avx512bitalg;
+#endif
+#if defined(__AVX512VPOPCNTDQ__)
+  all = all && has.avx512vpopcntdq;
+#endif
 #endif
   return all;
 }

@@ -135,11 +135,7 @@ class PackedMatrix {
 
   /// `values` in row-major order, at any alignment.
   static PackedMatrix assemble(const Mask& mask, std::size_t count, const std::byte* values) {
-    for (std::size_t r = 0; r < mask.rows() && mask.words_per_row() != 0; ++r) {
-      const std::size_t last = mask.words_per_row() - 1;
-      if ((mask.row_words(r)[last] & ~mask.valid_bits(last)) != 0)
-        detail::raise<RangeError>("PackedMatrix: mask row ", r, " keeps a weight past the last column, ", mask.cols());
-    }
+    detail::expect_inside("PackedMatrix", mask);
     PackedMatrix packed(mask);
     if (count != packed.kept())
       detail::raise<ShapeError>("PackedMatrix: the mask keeps ", packed.kept(), " weights, got ", count, " values");

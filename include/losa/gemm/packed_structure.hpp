@@ -13,8 +13,10 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
+#include <losa/core/error.hpp>
 #include <losa/core/mask.hpp>
 #include <losa/gemm/scratch.hpp>
 
@@ -40,6 +42,15 @@ namespace detail {
 
 inline constexpr std::size_t tile_rows = 32;
 inline constexpr std::size_t tile_cols = 64;
+
+/// Throws RangeError if a mask keeps a position past its last column, which its words have room for.
+inline void expect_inside(std::string_view where, const Mask& mask) {
+  for (std::size_t r = 0; r < mask.rows() && mask.words_per_row() != 0; ++r) {
+    const std::size_t last = mask.words_per_row() - 1;
+    if ((mask.row_words(r)[last] & ~mask.valid_bits(last)) != 0)
+      raise<RangeError>(where, ": mask row ", r, " keeps a weight past the last column, ", mask.cols());
+  }
+}
 
 /// What all matrices with the same kept positions share.
 struct PackedStructure {

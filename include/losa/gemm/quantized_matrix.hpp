@@ -77,10 +77,11 @@ class QuantizedMatrix {
   }
 
   /// From a mask and what integers() and scales() of such a matrix gave. Throws ShapeError unless their numbers match,
-  /// RangeError for an integer that rounding never gives, NumericError if a scale is negative or not finite. Safe on
-  /// arbitrary input.
+  /// RangeError for an integer that rounding never gives or a position past the last column, NumericError if a scale is
+  /// negative or not finite. Safe on arbitrary input.
   static QuantizedMatrix from_parts(const Mask& mask, std::span<const std::uint8_t> integers,
                                     std::span<const Scale> scales) {
+    detail::expect_inside("QuantizedMatrix", mask);
     QuantizedMatrix matrix(std::make_shared<const detail::PackedStructure>(mask));
     matrix.allocate();
     if (integers.size() != matrix.values_.size() || scales.size() != matrix.scales_.size())

@@ -93,7 +93,8 @@ void spmm(const PackedMatrix<T>& packed, MatrixView<const float> x, MatrixView<f
   static_assert(!std::same_as<T, double>, "spmm multiplies float, bf16 and f16 weights; pack double weights as float");
   detail::multiply(packed, x, y, executor, options);
 }
-/// The same with 8- or 4-bit weights. Activations stay float.
+/// The same with 8- or 4-bit weights. Activations stay float, or become 16-bit integers where that is faster
+/// (docs/kernels.md).
 template <Integer Q>
 void spmm(const QuantizedMatrix<Q>& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
           const SpmmOptions& options = {}) {

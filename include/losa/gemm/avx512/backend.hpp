@@ -1,6 +1,6 @@
 #pragma once
-// The AVX-512 backend, for processors with VBMI2 and VNNI (Ice Lake, Zen 4 and later): panels of up to 128 tokens,
-// expansion by the mask for one to four. Compiled into every x86 program by target attributes and run where processor
+// The AVX-512 backend, for processors with VBMI2 and VNNI (Ice Lake, Zen 4 and later): panels of up to 64 tokens;
+// for few, weights spread by the mask. Compiled into every x86 program by target attributes and run where processor
 // and system support it.
 
 #include <losa/gemm/avx512/kernels.hpp>

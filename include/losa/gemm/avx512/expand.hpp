@@ -1,12 +1,12 @@
 #pragma once
-// The AVX-512 kernel for one to four tokens: the packed values of 16 columns (32 for bf16) are spread to their
-// positions by one vexpand under the mask and multiplied there. It costs the same for every mask, so it suits a product
-// that waits for memory.
+// The AVX-512 kernel for one to four tokens: the packed values of 16 columns are spread to their positions in a
+// register and multiplied there. It costs the same for every mask, so it suits a product that waits for memory.
 //
 //   for each row block, column tile: 64 activations of each token
-//     for each row: 4 × { value load at the popcount of the mask before it; expand; multiply-add for each token }
+//     for each row: 4 × { value load at the popcount of the mask before it; spread; multiply-add for each token }
 //
-// A lane that the mask prunes multiplies the activation by 0.
+// A lane that the mask prunes multiplies the activation by 0. Integer weights come here only with activations that
+// integers.hpp refuses.
 
 #include <losa/gemm/avx512/vector.hpp>
 #if defined(LOSA_AVX512)
@@ -76,22 +76,25 @@ LOSA_AVX512 inline __m512 spread(const std::int8_t* p, const std::uint64_t*, __m
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_expand_epi8(k, packed)));
 }
 
-/// acc[t] += (group G of a row of a tile) · x[t]; p is where the row's values begin, `bits` its mask word.
+/// acc[t] += scale · (group G of a row of a tile) · x[t]; p is where the row's values begin, `bits` its mask word. Only
+/// integers have a scale: it comes first, as their sums may be too large for a float before it.
 template <int G, std::size_t N, class T>
-LOSA_AVX512 inline void multiply_group(__m512 (&acc)[N], const T* p, const std::uint64_t* bits,
-                                       const float* x) noexcept {
+LOSA_AVX512 inline void multiply_group(__m512 (&acc)[N], const T* p, const std::uint64_t* bits, const float* x,
+                                       [[maybe_unused]] __m512 scale) noexcept {
   const std::uint64_t word = *bits;
   const auto before = G == 0 ? 0 : _mm_popcnt_u64(word << (64 - 16 * G) % 64);
-  const __m512 weight = spread<G>(p + before, bits, static_cast<__mmask16>(word >> 16 * G));
+  __m512 weight = spread<G>(p + before, bits, static_cast<__mmask16>(word >> 16 * G));
+  if constexpr (std::is_same_v<T, std::int8_t>) weight = _mm512_mul_ps(weight, scale);
 #pragma GCC unroll 4
   for (std::size_t t = 0; t < N; ++t) acc[t] = _mm512_fmadd_ps(weight, _mm512_load_ps(x + (G * N + t) * 16), acc[t]);
 }
 template <std::size_t N, class T>
-LOSA_AVX512 inline void multiply_row(__m512 (&acc)[N], const T* p, const std::uint64_t* bits, const float* x) noexcept {
-  multiply_group<0>(acc, p, bits, x);
-  multiply_group<1>(acc, p, bits, x);
-  multiply_group<2>(acc, p, bits, x);
-  multiply_group<3>(acc, p, bits, x);
+LOSA_AVX512 inline void multiply_row(__m512 (&acc)[N], const T* p, const std::uint64_t* bits, const float* x,
+                                     __m512 scale) noexcept {
+  multiply_group<0>(acc, p, bits, x, scale);
+  multiply_group<1>(acc, p, bits, x, scale);
+  multiply_group<2>(acc, p, bits, x, scale);
+  multiply_group<3>(acc, p, bits, x, scale);
 }
 
 LOSA_AVX512 inline void pack(MatrixView<const float> x, std::size_t n, std::size_t tiles, float* dst) noexcept {
@@ -102,10 +105,10 @@ LOSA_AVX512 inline void pack(MatrixView<const float> x, std::size_t n, std::size
     }
 }
 
-/// y[t, r] ← [y +] [scales[i] ·] [x_scales[t] ·] sums (row, N, 16) [+ bias[r]] for the rows of a block.
+/// y[t, r] ← [y +] [scales[i] ·] sums (row, N, 16) [+ bias[r]] for the rows of a block.
 template <std::size_t N>
-LOSA_AVX512 inline void store(const float* sums, const float* scales, const float* x_scales, std::size_t first_row,
-                              MatrixView<float> y, const float* bias, bool accumulate) noexcept {
+LOSA_AVX512 inline void store(const float* sums, const float* scales, std::size_t first_row, MatrixView<float> y,
+                              const float* bias, bool accumulate) noexcept {
   const std::size_t rows = std::min(tile_rows, y.cols - first_row);
   for (std::size_t t = 0; t < std::min(N, y.rows); ++t)
     for (std::size_t i = 0; i < rows; i += 4) {
@@ -114,7 +117,6 @@ LOSA_AVX512 inline void store(const float* sums, const float* scales, const floa
                           _mm512_load_ps(from + 3 * N * 16));
       const auto inside = static_cast<__mmask8>((1u << std::min<std::size_t>(4, rows - i)) - 1);
       float* const out = y.data + t * y.stride + first_row + i;
-      if (x_scales != nullptr) total = _mm_mul_ps(total, _mm_set1_ps(x_scales[t]));
       if (scales != nullptr) total = _mm_mul_ps(total, _mm_loadu_ps(scales + i));
       if (bias != nullptr) total = _mm_add_ps(total, _mm_maskz_loadu_ps(inside, bias + first_row + i));
       if (accumulate) total = _mm_add_ps(total, _mm_maskz_loadu_ps(inside, out));
@@ -128,39 +130,32 @@ LOSA_AVX512 inline void multiply(const PackedLayout& w, const W& weights, std::s
   alignas(64) float sums[tile_rows * N * 16];
   for (std::size_t b = first; b < last; ++b) {
     std::fill_n(sums, tile_rows * N * 16, 0.0f);
-    const float* scales = nullptr;
-    if constexpr (std::is_same_v<W, Int8Weights>) scales = weights.scales + b * tile_rows;
     for (std::size_t t = 0; t < w.tiles; ++t) {
       const std::uint64_t* const words = w.words + (b * w.tiles + t) * tile_rows;
       const float* const tile = x + t * tile_cols * N;
       auto cursor = weights.begin(w, b, t);
       for (std::size_t i = 0; i < tile_rows; ++i) {
-        const std::uint64_t word = words[i];
         float* const sum = sums + i * N * 16;
         _mm_prefetch(reinterpret_cast<const char*>(cursor.p) + 2048, _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(words + i) + 1024, _MM_HINT_T0);
         __m512 acc[N];
+#pragma GCC unroll 4
+        for (std::size_t k = 0; k < N; ++k) acc[k] = _mm512_load_ps(sum + k * 16);
         if constexpr (std::is_same_v<W, Int4Weights>) {
           alignas(64) std::int8_t integers[tile_cols + 16];
           _mm512_store_si512(integers, nibbles64(cursor.p));
-#pragma GCC unroll 4
-          for (std::size_t k = 0; k < N; ++k) acc[k] = _mm512_setzero_ps();
-          multiply_row<N>(acc, integers, words + i, tile);
-          const __m512 scale = _mm512_set1_ps(widen(cursor.scales[i]));
-#pragma GCC unroll 4
-          for (std::size_t k = 0; k < N; ++k)
-            _mm512_store_ps(sum + k * 16, _mm512_fmadd_ps(scale, acc[k], _mm512_load_ps(sum + k * 16)));
+          multiply_row<N>(acc, integers, words + i, tile, _mm512_set1_ps(widen(cursor.scales[i])));
+        } else if constexpr (std::is_same_v<W, Int8Weights>) {
+          multiply_row<N>(acc, cursor.p, words + i, tile, _mm512_set1_ps(cursor.scales[i]));
         } else {
-#pragma GCC unroll 4
-          for (std::size_t k = 0; k < N; ++k) acc[k] = _mm512_load_ps(sum + k * 16);
-          multiply_row<N>(acc, cursor.p, words + i, tile);
-#pragma GCC unroll 4
-          for (std::size_t k = 0; k < N; ++k) _mm512_store_ps(sum + k * 16, acc[k]);
+          multiply_row<N>(acc, cursor.p, words + i, tile, _mm512_setzero_ps());
         }
-        cursor.advance(static_cast<std::size_t>(_mm_popcnt_u64(word)));
+#pragma GCC unroll 4
+        for (std::size_t k = 0; k < N; ++k) _mm512_store_ps(sum + k * 16, acc[k]);
+        cursor.advance(static_cast<std::size_t>(_mm_popcnt_u64(words[i])));
       }
     }
-    store<N>(sums, scales, nullptr, b * tile_rows, y, bias, accumulate);
+    store<N>(sums, nullptr, b * tile_rows, y, bias, accumulate);
   }
 }
 

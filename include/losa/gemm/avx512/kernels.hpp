@@ -1,6 +1,7 @@
 #pragma once
 // AVX-512 kernels (Ice Lake, Zen 4 and later): the inner loops of the shared panel driver with up to eight 16-lane
-// accumulators, lists of columns by vpcompressb; for one to eight tokens those of expand.hpp and integers.hpp.
+// accumulators, lists of columns by vpcompressb; for few tokens those of expand.hpp (one to
+// four) and integers.hpp (one to sixteen).
 // Transposition and what only moves data are the AVX2 ones.
 
 #include <losa/gemm/avx512/vector.hpp>
@@ -66,7 +67,8 @@ struct Kernels : private avx2::Kernels {
       Sums<V> acc;
       acc.load(sums);
       for (std::size_t n = counts[i]; n != 0; --n, columns += 4, values += 4) {
-        avx2::prefetch(reinterpret_cast<const char*>(values) + 2048);
+        _mm_prefetch(reinterpret_cast<const char*>(values) + 2048, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(columns) + 512, _MM_HINT_T0);
         const __m512 weights = _mm512_broadcast_f32x4(avx2::load4(values));
         acc.template multiply_add<0>(weights, panel + columns[0] * step);
         acc.template multiply_add<1>(weights, panel + columns[1] * step);
@@ -81,7 +83,7 @@ struct Kernels : private avx2::Kernels {
   template <std::size_t V>
   LOSA_AVX512 static void scatter(const TileLists& lists, const float* g, float* sums) noexcept {
     if constexpr (V == 1) return avx2::Kernels::scatter<1>(lists, g, sums);
-    constexpr std::size_t Z = V / 2;
+    constexpr std::size_t Z = std::max<std::size_t>(1, V / 2);
     for (std::size_t r = 0; r < lists.rows; ++r) {
       __m512 row[Z];
 #pragma GCC unroll 8
@@ -101,7 +103,7 @@ struct Kernels : private avx2::Kernels {
   LOSA_AVX512 static void sample(const TileLists& lists, const float* g, const float* panel, bool accumulate,
                                  float* dots) noexcept {
     if constexpr (V == 1) return avx2::Kernels::sample<1>(lists, g, panel, accumulate, dots);
-    constexpr std::size_t Z = V / 2;
+    constexpr std::size_t Z = std::max<std::size_t>(1, V / 2);
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
       __m512 row[Z];
@@ -187,7 +189,7 @@ struct Kernels : private avx2::Kernels {
   /// cycles, and one or two start in every one.
   template <std::size_t V>
   struct Sums {
-    static constexpr std::size_t Z = V == 1 ? 1 : V / 2;
+    static constexpr std::size_t Z = std::max<std::size_t>(1, V / 2);
     static constexpr std::size_t chains = Z >= 4 ? 2 : 4;
     __m512 acc[chains][Z];
 

@@ -22,7 +22,9 @@
 #define LOSA_AVX512_BEGIN
 #define LOSA_AVX512_END
 #else
-#define LOSA_AVX512_BEGIN _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+#define LOSA_AVX512_BEGIN                                                              \
+  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wuninitialized\"") \
+      _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
 #define LOSA_AVX512_END _Pragma("GCC diagnostic pop")
 #endif
 
