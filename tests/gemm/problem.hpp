@@ -98,10 +98,10 @@ inline double bound(std::size_t n, double magnitude) {
   return static_cast<double>(n + 3) * static_cast<double>(std::numeric_limits<float>::epsilon()) * magnitude + 1e-37;
 }
 
-/// What the `avx512` backend may add for integer weights and up to 16 tokens by rounding activations to 16 bits: half a
+/// What the `avx512` backend may add for integer weights and up to 8 tokens by rounding activations to 16 bits: half a
 /// step of those 64 columns, and the rounding of scale and factor. `weighted` is Σ |w| · max |x| of the tile.
 inline double activation_rounding(const losa::Backend& backend, std::size_t tokens, double weighted) {
-  return backend.name == std::string_view("avx512") && tokens <= 16 ? 1.02 / 65534 * weighted : 0.0;
+  return backend.name == std::string_view("avx512") && tokens <= 8 ? 1.02 / 65534 * weighted : 0.0;
 }
 
 template <losa::Storage T>
