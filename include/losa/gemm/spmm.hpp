@@ -6,7 +6,8 @@
 //
 // Only kept weights are multiplied: 2·kept·tokens flops. Sums are float (double in the reference backend), in an order
 // that does not depend on the number of threads; it does depend on the backend and on the number of tokens, so one
-// token alone and the same token in a batch may differ in the last bits.
+// token alone and the same token in a batch may differ in the last bits, and with 8- and 4-bit weights by what rounding
+// activations to 16 bits costs where a backend does that (docs/kernels.md).
 // NaN and Inf in x[t, c] reach y[t, r] wherever (r, c) is kept; where it is pruned they may or may not.
 // Weights are expected to be finite: one that is not may spoil the outputs of its neighbours in packed order.
 // Scratch for a transposed copy of x, g and y belongs to the calling threads and is kept by them (see scratch.hpp).

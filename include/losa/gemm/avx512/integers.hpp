@@ -163,7 +163,7 @@ LOSA_AVX512 inline void multiply(const PackedLayout& w, const W& weights, std::s
 }
 
 /// Up to 8 tokens, as integers where they can be. 16 are slower than in panels: int8 5.8 against 4.6 ms, int4 7.0
-/// against 5.3 (4096 × 4096 at 70 %, one thread of Zen 4).
+/// against 5.1 (4096 × 4096 at 70 %, one thread of Zen 4).
 class FewTokens {
  public:
   static constexpr std::size_t most = 8;
