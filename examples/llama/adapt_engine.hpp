@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <losa/adapt/engine.hpp>
-#include <losa/core/random.hpp>
 #include <losa/io/adapter_file.hpp>
 #include <memory>
 #include <span>
@@ -27,6 +26,7 @@
 #include "loss.hpp"
 #include "norm.hpp"
 #include "tokens.hpp"
+#include "windows.hpp"
 
 namespace llama {
 
@@ -64,7 +64,9 @@ class AdaptEngine {
         executor_(executor),
         rope_(config().head_dim, config().rope_theta, std::max(options.context, options.calibration_context),
               config().rope_scaling),
-        store_(checked(), options.skip, options.scratch, executor) {
+        store_(checked(), options.skip, options.scratch, executor),
+        // Adapters draw from streams that are numbered from 0.
+        windows_(training_.size(), options.context, {.seed = options.seed, .stream = ~std::uint64_t{0}}) {
     if (!store_.parks()) {
       embedding_ = checkpoint_.read_embedding(executor_);
       head_ = checkpoint_.read_head(executor_);
@@ -171,13 +173,10 @@ class AdaptEngine {
   const std::filesystem::path& directory() const noexcept { return checkpoint_.directory(); }
   std::size_t tokens_per_step() const noexcept { return options_.batch * options_.context; }
 
-  /// Starts of the windows of batch number `step`, drawn with replacement from all that fit.
-  std::vector<std::size_t> window_starts(std::uint64_t step) const {
-    // Adapters draw from streams that are numbered from 0.
-    const losa::Random random{.seed = options_.seed, .stream = ~std::uint64_t{0}};
+  /// Starts of the windows of batch number `step`: the text is read in passes, in windows that do not overlap.
+  std::vector<std::size_t> window_starts(std::uint64_t step) {
     std::vector<std::size_t> starts(options_.batch);
-    for (std::size_t i = 0; i < starts.size(); ++i)
-      starts[i] = random.below(training_.size() - options_.context + 1, step * options_.batch + i);
+    for (std::size_t i = 0; i < starts.size(); ++i) starts[i] = windows_.start(step * options_.batch + i);
     return starts;
   }
 
@@ -260,9 +259,6 @@ class AdaptEngine {
     if (options_.calibration_context < 1 || options_.calibration_context > positions)
       raise<losa::RangeError>("calibration context must be in [1, ", positions, "], got ",
                               options_.calibration_context);
-    if (training_.size() < options_.context)
-      raise<losa::RangeError>("training needs at least one window of ", options_.context, " tokens, got ",
-                              training_.size());
     if (options_.calibration_sequences > calibration_.size())
       raise<losa::RangeError>("calibration sequences must be at most the ", calibration_.size(), " tokens, got ",
                               options_.calibration_sequences);
@@ -317,6 +313,7 @@ class AdaptEngine {
   losa::ExecutorRef executor_;
   Rope rope_;
   Store store_;
+  ShuffledWindows windows_;
   Matrix embedding_;  // (vocabulary, hidden); empty with one block at a time, until the head needs it
   Matrix head_;       // (vocabulary, hidden); empty if tied or not needed yet
   std::vector<float> norm_;
