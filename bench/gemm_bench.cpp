@@ -166,6 +166,21 @@ void refresh(benchmark::State& state) {
   state.SetLabel(std::string(losa::backend_name()));
 }
 
+/// From dense weights and a mask; the memory of the result is fresh every time. GB/s of what is read.
+template <class T>
+void pack(benchmark::State& state) {
+  auto& weights = cold_dense();
+  const losa::Mask mask = random_mask(static_cast<double>(state.range(0)) / 100);
+  losa::ThreadPool pool(static_cast<std::size_t>(state.range(1)));
+  std::size_t i = 0;
+  for (auto _ : state) {
+    const auto dense = losa::view(std::as_const(weights[i++ % weights.size()]).data(), size, size);
+    const auto packed = losa::pack_as<T>(dense, mask, pool);
+    benchmark::DoNotOptimize(packed.values().data());
+  }
+  count(state, static_cast<double>(mask.kept()), static_cast<double>(size * size) * (sizeof(float) + 1.0 / 8), 0);
+}
+
 void dense_eigen(benchmark::State& state) {
   auto& weights = cold_dense();
   const auto tokens = static_cast<Eigen::Index>(state.range(0));
@@ -239,6 +254,13 @@ BENCHMARK(spmm<losa::Int4>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70
 BENCHMARK(spmm<losa::f16>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70, 1})->Unit(benchmark::kMillisecond);
 BENCHMARK(spmm_transposed)->Apply(training_shapes);
 BENCHMARK(sddmm)->Apply(training_shapes);
+void packings(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"sparsity", "threads"})->Unit(benchmark::kMillisecond)->UseRealTime();
+  for (int percent : {50, 70})
+    for (int threads : {1, 2}) b->Args({percent, threads});
+}
+BENCHMARK(pack<float>)->Apply(packings);
+BENCHMARK(pack<losa::bf16>)->Apply(packings);
 BENCHMARK(refresh)
     ->ArgNames({"rank", "sparsity", "threads"})
     ->Args({8, 70, 1})

@@ -52,15 +52,17 @@ compare() {
   "$bench/cmake/losa_compare" "$@" ${options[@]+"${options[@]}"} 2> >(tee "$bench/log/compare.log" >&2)
 }
 
+stack=()
+[ "$quick" = yes ] || stack=(--stack 8)
 # A contender of losa that computes something wrong ends the run here.
 compare --shapes 4096x4096 --sparsity 0.7 --tokens 1,8,64,512 --training --out "$bench/quick_rows.json" \
-  ${with_deepsparse[@]+"${with_deepsparse[@]}"}
+  ${stack[@]+"${stack[@]}"} ${with_deepsparse[@]+"${with_deepsparse[@]}"}
 if [ "$quick" = yes ]; then
   exec "$python" bench/compare/quick.py "$bench/quick_rows.json" "$bench/quick.json"
 fi
 
 # LLaMA-2-7B's projections, then SmolLM2-135M's.
 compare --shapes 4096x4096,11008x4096,4096x11008,576x576,192x576,1536x576,576x1536 --tokens 1,8,64,512 \
-  --sparsity 0.3,0.4,0.5,0.6,0.7,0.8,0.9 --training --out "$bench/rows.json"
+  --sparsity 0.3,0.4,0.5,2:4,0.6,0.7,0.8,0.9 --training --out "$bench/rows.json"
 "$python" bench/compare/quick.py "$bench/quick_rows.json" "$bench/quick.json" || true
 "$python" bench/compare/report.py "$bench/quick_rows.json" "$bench/rows.json" "$docs"

@@ -18,6 +18,8 @@
 #include <losa/core/mask.hpp>
 #include <losa/core/thread_pool.hpp>
 
+#include "inputs.hpp"
+
 namespace compare {
 
 enum class Op { product, dx, sddmm };
@@ -28,7 +30,7 @@ struct Layer {
   std::size_t in = 0;
   const float* weight = nullptr;     // (out, in), dense
   const losa::Mask* mask = nullptr;  // null for dense contenders
-  double sparsity = 0;
+  Pruning pruning{};
   std::size_t cold_bytes = 0;   // copies of the weights together exceed this …
   std::size_t most_copies = 0;  // … unless that takes more of them than this
   losa::ThreadPool* pool = nullptr;

@@ -12,6 +12,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <sstream>
 
@@ -21,6 +22,7 @@
 #include "options.hpp"
 #include "peers.hpp"
 #include "roofs.hpp"
+#include "stack.hpp"
 
 namespace compare {
 namespace {
@@ -119,6 +121,7 @@ class Comparison {
       if (o_.training)
         for (Op op : {Op::dx, Op::sddmm}) shape(op, out, in, {*std::ranges::max_element(o_.tokens)});
     }
+    if (o_.stack != 0) stack();
     roofs();
     write();
   }
@@ -138,7 +141,8 @@ class Comparison {
     for (std::string line; std::getline(file, line);)
       if (line.starts_with("MemAvailable:")) available = 1024.0 * std::stod(line.substr(13));
     double own = 0;
-    for (const Runner& r : runners) own += static_cast<double>(r.layer.size() * sizeof(float)) * (1 - r.layer.sparsity);
+    for (const Runner& r : runners)
+      own += static_cast<double>(r.layer.size() * sizeof(float)) * (1 - r.layer.pruning.sparsity);
     const auto wanted = static_cast<double>(6 * cache_);
     const double fits = std::max(0.0, (0.8 * available - own) / static_cast<double>(runners.size()));
     if (fits < wanted)
@@ -153,21 +157,21 @@ class Comparison {
 
   void shape(Op op, std::size_t out, std::size_t in, const std::vector<std::size_t>& tokens) {
     const std::vector<float> weight = numbers(out * in, 1);
-    std::map<double, losa::Mask> masks;
-    for (double s : o_.sparsities) masks.emplace(s, random_mask(out, in, s));
+    std::map<Pruning, losa::Mask> masks;
+    for (const Pruning& p : o_.prunings) masks.emplace(p, random_mask(out, in, p));
     Layer layer{.out = out, .in = in, .weight = weight.data(), .pool = &pool_};
     std::vector<Runner> runners;
     for (const Entry& e : field_.entries) {
       if (e.op != op) continue;
       if (!e.sparse) runners.push_back({&e, layer, nullptr});
-      for (const auto& [s, mask] : masks) {
+      for (const auto& [p, mask] : masks) {
         if (!e.sparse) break;
         layer.mask = &mask;
-        layer.sparsity = s;
+        layer.pruning = p;
         runners.push_back({&e, layer, nullptr});
       }
       layer.mask = nullptr;
-      layer.sparsity = 0;
+      layer.pruning = {};
     }
     const std::size_t cold = cold_bytes(runners);
     const bool reused = std::ranges::min(tokens) >= 64;  // so often that reading costs little
@@ -202,7 +206,7 @@ class Comparison {
     std::vector<Contender*> ready;
     std::vector<const Runner*> who;
     std::vector<double> errors;
-    std::map<double, Reference> references;
+    std::map<const losa::Mask*, Reference> references;
     for (Runner& r : runners) {
       Contender& c = *r.contender;
       if (!attempt(*r.entry, [&] { c.prepare(operands); })) continue;
@@ -210,8 +214,7 @@ class Comparison {
       if (const auto own = c.own_error()) {
         error = *own;
       } else {
-        const double key = r.entry->sparse ? r.layer.sparsity : -1;
-        const auto reference = references.try_emplace(key, r.layer, op, operands).first;
+        const auto reference = references.try_emplace(r.layer.mask, r.layer, op, operands).first;
         std::ranges::fill(y, std::numeric_limits<float>::quiet_NaN());
         c.run();
         c.fetch();
@@ -235,26 +238,61 @@ class Comparison {
     write();
   }
 
+  /// Two stacks at a time, losa's and a dense one, so that they fit into memory.
+  void stack() {
+    const auto usual = std::ranges::find_if(
+        field_.entries, [](const Entry& e) { return e.sparse && e.type == "f32" && e.format == "bitmask"; });
+    if (usual == field_.entries.end()) return;
+    Stack ours(*usual, o_.stack, o_.prunings[0], pool_);
+    std::optional<Times> fastest;
+    Json of_ours;
+    for (const Entry& e : field_.entries) {
+      if (e.sparse || e.type != "f32" || e.op != Op::product) continue;
+      attempt(e, [&] {
+        Stack peer(e, o_.stack, {}, pool_);
+        std::fprintf(stderr, "compare: %zu blocks, losa and %s\n", o_.stack, e.name.c_str());
+        const std::vector<Times> times = measure({&ours, &peer}, o_.repeats, 1e-3 * o_.turn_ms);
+        rows_.push_back(stack_row(e, peer, {}, times[1]));
+        // A ratio to the fastest peer must come from the turns that the two took together.
+        if (fastest && fastest->median <= times[1].median) return;
+        fastest = times[1];
+        of_ours = stack_row(*usual, ours, o_.prunings[0], times[0]);
+      });
+    }
+    if (fastest) rows_.push_back(of_ours);
+    write();
+  }
+  Json stack_row(const Entry& e, const Stack& s, const Pruning& p, const Times& times) const {
+    return row_of("stack of " + std::to_string(o_.stack) + " blocks", e, s, p, Stack::hidden, Stack::hidden, 1,
+                  s.kept(), times);
+  }
+
   static const char* name(Op op) { return op == Op::product ? "spmm" : op == Op::dx ? "dx" : "sddmm"; }
 
   static Json row(Op op, const Runner& r, std::size_t tokens, const Times& times, double error) {
     const std::size_t kept = r.layer.mask == nullptr ? r.layer.size() : r.layer.mask->kept();
-    return {{"op", name(op)},
-            {"contender", r.entry->name},
-            {"type", r.entry->type},
-            {"format", r.entry->format},
-            {"kernel", r.contender->kernel()},
-            {"sparse", r.entry->sparse},
-            {"sparsity", r.layer.sparsity},
-            {"out", r.layer.out},
-            {"in", r.layer.in},
+    Json made = row_of(name(op), *r.entry, *r.contender, r.layer.pruning, r.layer.out, r.layer.in, tokens, kept, times);
+    made["error"] = error;
+    return made;
+  }
+  static Json row_of(const std::string& op, const Entry& e, const Contender& c, const Pruning& pruning, std::size_t out,
+                     std::size_t in, std::size_t tokens, std::size_t kept, const Times& times) {
+    return {{"op", op},
+            {"contender", e.name},
+            {"type", e.type},
+            {"format", e.format},
+            {"kernel", c.kernel()},
+            {"sparse", e.sparse},
+            {"sparsity", pruning.sparsity},
+            {"pattern", pruning.pattern()},
+            {"out", out},
+            {"in", in},
             {"tokens", tokens},
             {"ms", 1e3 * times.median},
             {"best_ms", 1e3 * times.best},
             {"worst_ms", 1e3 * times.worst},
-            {"bytes", r.contender->bytes()},
-            {"kept", kept},
-            {"error", error}};
+            {"bytes", c.bytes()},
+            {"kept", kept}};
   }
 
   static const char* isa() {

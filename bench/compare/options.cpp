@@ -13,11 +13,13 @@ constexpr const char* help =
 
   --shapes 4096x4096,192x576   weights, out × in
   --tokens 1,8,64,512          rows of the activations
-  --sparsity 0.5,0.7           shares of pruned weights
+  --sparsity 0.5,0.7,2:4       shares of pruned weights; n:m keeps n of every m
   --threads N                  for everyone; all hardware threads if not given
   --repeats N                  timed turns of each contender, of which the median counts (7; 3 from 512 tokens on)
   --turn-ms N                  what a turn lasts at least (20)
   --training                   dX and the gradient at the mask too, at the largest number of tokens
+  --stack BLOCKS               LLaMA-2-7B's blocks decoding one token, f32, at the first of the sparsities: losa
+                               beside each dense contender; 8 blocks take 9 GB
   --only losa,ggml             contenders whose name holds one of these
   --without MKL                … or none of these
   --deepsparse PYTHON          an interpreter that has DeepSparse, for a contender in a process of its own
@@ -54,6 +56,14 @@ std::size_t whole(const std::string& option, const std::string& text) {
   return static_cast<std::size_t>(number(option, text, 1, 1e6));
 }
 
+Pruning pruning(const std::string& option, const std::string& text) {
+  const std::size_t colon = text.find(':');
+  if (colon == std::string::npos) return {.sparsity = number(option, text, 0, 0.99)};
+  const double n = number(option, text.substr(0, colon), 1, 63);
+  const double m = number(option, text.substr(colon + 1), n + 1, 64);
+  return {.sparsity = 1 - n / m, .n = static_cast<unsigned>(n), .m = static_cast<unsigned>(m)};
+}
+
 }  // namespace
 
 Options parse(int argc, char** argv) {
@@ -81,14 +91,16 @@ Options parse(int argc, char** argv) {
       o.tokens.clear();
       for (const std::string& tokens : split(value)) o.tokens.push_back(whole(option, tokens));
     } else if (option == "--sparsity") {
-      o.sparsities.clear();
-      for (const std::string& sparsity : split(value)) o.sparsities.push_back(number(option, sparsity, 0, 0.99));
+      o.prunings.clear();
+      for (const std::string& sparsity : split(value)) o.prunings.push_back(pruning(option, sparsity));
     } else if (option == "--threads") {
       o.threads = whole(option, value);
     } else if (option == "--repeats") {
       o.repeats = whole(option, value);
     } else if (option == "--turn-ms") {
       o.turn_ms = number(option, value, 0, 1e4);
+    } else if (option == "--stack") {
+      o.stack = whole(option, value);
     } else if (option == "--only") {
       o.only = split(value);
     } else if (option == "--without") {

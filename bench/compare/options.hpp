@@ -6,16 +6,19 @@
 #include <utility>
 #include <vector>
 
+#include "inputs.hpp"
+
 namespace compare {
 
 struct Options {
   std::vector<std::pair<std::size_t, std::size_t>> shapes{{4096, 4096}};  // out, in
   std::vector<std::size_t> tokens{1, 8, 64, 512};
-  std::vector<double> sparsities{0.7};
+  std::vector<Pruning> prunings{{.sparsity = 0.7}};
   std::size_t threads = 0;  // 0 = all
   std::size_t repeats = 7;
   double turn_ms = 20;
   bool training = false;
+  std::size_t stack = 0;             // blocks of a stack that decodes; 0 = none
   std::vector<std::string> only;     // parts of contenders' names; empty = all
   std::vector<std::string> without;  // likewise, left out
   std::string deepsparse;            // a Python that has it; empty = left out

@@ -25,17 +25,6 @@ def losa_types(run):
     return [t for t in TYPES if t in present]
 
 
-def best_at(run, type_, shape, tokens_):
-    """Sparsity → losa's fastest row, whatever its format."""
-    best = {}
-    for r in product_rows(run):
-        here = (r["type"], r["out"], r["in"], r["tokens"]) == (type_, *shape, tokens_)
-        if here and results.is_losa(r) and r["ratio"]:
-            if r["sparsity"] not in best or r["ms"] < best[r["sparsity"]]["ms"]:
-                best[r["sparsity"]] = r
-    return dict(sorted(best.items()))
-
-
 def save(figure, path):
     figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
@@ -50,7 +39,7 @@ def speed_up(run, path):
             axis = axes[i][j]
             limits = {}
             for shape in shapes(run):
-                best = best_at(run, type_, shape, count)
+                best = results.best_by_sparsity(run, type_, shape, count)
                 axis.plot(list(best), [r["ratio"] for r in best.values()], marker="o", markersize=2.5, linewidth=1,
                           label=f"{shape[0]} × {shape[1]}")
                 limits = limits or {s: r["limit_by_bytes"] for s, r in best.items()}
@@ -74,7 +63,7 @@ def roofline(run, path, sparsity=0.7):
     figure, axis = plt.subplots(figsize=(8, 5))
     shape = shapes(run)[0]
     rows = [r for r in product_rows(run) if (r["out"], r["in"]) == shape]
-    rows = [r for r in rows if not r["sparse"] or abs(r["sparsity"] - sparsity) < 1e-9]
+    rows = [r for r in rows if not r["sparse"] or results.pruned_by(r, sparsity)]
     intensity = [2 * r["kept"] * r["tokens"] / r["bytes"] for r in rows]
     span = [min(intensity) / 2, max(intensity) * 2]
     axis.plot([span[0], peak / read, span[1]], [span[0] * read, peak, peak], "k-", linewidth=1,
@@ -101,8 +90,7 @@ def break_even_figures(run):
     for type_ in losa_types(run):
         for shape in shapes(run):
             for count in tokens(run):
-                points = [(s, r["ratio"]) for s, r in best_at(run, type_, shape, count).items()]
-                figures[type_, shape, count] = results.break_even(points)
+                figures[type_, shape, count] = results.break_even_at(run, type_, shape, count)
     return figures
 
 

@@ -49,6 +49,12 @@ def target_table(cells):
           c["peer"] or "–", f"{c['format']}, {c['backend']}" if c["ratio"] else c["absent"]) for c in cells])
 
 
+def further_table(further):
+    return table(("what", "target", "figure"),
+                 [(f["what"], f["target"], f"**{number(f['figure'])}**" if f["met"] else number(f["figure"]))
+                  for f in further])
+
+
 def break_even_table(run):
     figures = pictures.break_even_figures(run)
     counts = pictures.tokens(run)
@@ -60,18 +66,18 @@ def break_even_table(run):
 
 def ratio_table(run):
     """A line for each of losa's contenders, shape and number of tokens; a column for each sparsity."""
-    ours = [r for r in run["rows"] if results.is_losa(r)]
-    sparsities = sorted({r["sparsity"] for r in ours})
+    ours = [r for r in run["rows"] if results.is_losa(r) and r["op"] in OPS]
+    sparsities = sorted({(r["sparsity"], r["pattern"]) for r in ours})
     lines = {}
     for r in ours:
         key = (OPS[r["op"]], f"{r['out']} × {r['in']}", r["type"], r["format"], r["tokens"])
-        lines.setdefault(key, {})[r["sparsity"]] = r["ratio"]
-    return table(("product", "shape", "weights", "format", "tokens", *(f"{s:.0%}" for s in sparsities)),
+        lines.setdefault(key, {})[r["sparsity"], r["pattern"]] = r["ratio"]
+    return table(("product", "shape", "weights", "format", "tokens", *(pattern or f"{s:.0%}" for s, pattern in sparsities)),
                  [(*key, *(number(ratios.get(s)) for s in sparsities)) for key, ratios in lines.items()])
 
 
 def row_table(run, sparsity=0.7):
-    rows = [r for r in run["rows"] if not r["sparse"] or abs(r["sparsity"] - sparsity) < 1e-9]
+    rows = [r for r in run["rows"] if r["op"] in OPS and (not r["sparse"] or results.pruned_by(r, sparsity))]
     rows.sort(key=lambda r: (list(OPS).index(r["op"]), -r["out"] * r["in"], r["out"], r["tokens"], r["type"], r["ms"]))
     return table(
         ("product", "shape", "tokens", "contender", "format, kernel", "ms", "ratio", "peer", "GB/s (of roof)",
@@ -81,7 +87,7 @@ def row_table(run, sparsity=0.7):
           number(r["gb_per_s_per_core"]), f"{r['gflop_per_s']:.1f} ({r['share_of_fma']:.2f})") for r in rows])
 
 
-def readme(quick, run, cells):
+def readme(quick, run, cells, further):
     parts = [f"# Sparse products beside dense libraries: {run['machine']['isa']}",
              "Written by `bench/run.sh`. Every contender in turn in one process, weights cold, the same number of "
              "threads for all; times are medians, a ratio is the fastest dense peer's time of the same value type by "
@@ -91,7 +97,8 @@ def readme(quick, run, cells):
              f"{quick['machine']['read_gb_per_s']:.1f} GB/s, {quick['machine']['fma_gflop_per_s']:.0f} GFLOP/s. "
              "A bold ratio meets its target; the best format is the fastest of losa's, the default one is "
              f"{results.DEFAULT_FORMAT}.",
-             target_table(cells)]
+             target_table(cells),
+             "Others, at 4096 × 4096, from the run of the tables below (the stack from this one's):", further_table(further)]
     if pictures:
         parts += ["## Speed-up against sparsity\n\n![speed-up](speed_up.png)",
                   "The dashed line is the limit where only bytes count: the peer's bytes of weights by losa's.",
@@ -109,9 +116,10 @@ def main():
     run = results.complete(results.read(sys.argv[2]))
     folder = pathlib.Path(sys.argv[3]) / run["machine"]["isa"]
     cells = results.cells(quick)
-    everything = {"targets": cells, "targets_run": quick, "run": run}
+    further = results.further(quick, run)
+    everything = {"targets": cells, "further_targets": further, "targets_run": quick, "run": run}
     results.write(folder / "results.json", json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
-    results.write(folder / "README.md", readme(quick, run, cells))
+    results.write(folder / "README.md", readme(quick, run, cells, further))
     if pictures:
         for name in ("speed_up", "roofline", "break_even"):
             getattr(pictures, name)(run, folder / f"{name}.png")

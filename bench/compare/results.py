@@ -2,7 +2,7 @@
 import json
 import os
 
-from targets import DEFAULT_FORMAT, SAME_TYPE, TARGETS, TOKENS
+from targets import BREAK_EVEN, DEFAULT_FORMAT, SAME_TYPE, SQUARE, TARGETS, TOKENS
 
 
 def read(path):
@@ -20,6 +20,10 @@ def write(path, text):
 
 def is_losa(row):
     return row["contender"].startswith("losa")
+
+
+def pruned_by(row, sparsity, pattern=""):
+    return abs(row["sparsity"] - sparsity) < 1e-9 and row["pattern"] == pattern
 
 
 def same_cell(a, b):
@@ -61,8 +65,8 @@ def cells(run):
 
 
 def cell(rows, target, tokens, wanted):
-    here = [r for r in rows if r["op"] == target.op and r["tokens"] == tokens and (r["out"], r["in"]) == (4096, 4096)]
-    ours = [r for r in here if is_losa(r) and r["type"] == target.type and abs(r["sparsity"] - 0.7) < 1e-9]
+    here = [r for r in rows if r["op"] == target.op and r["tokens"] == tokens and (r["out"], r["in"]) == SQUARE]
+    ours = [r for r in here if is_losa(r) and r["type"] == target.type and pruned_by(r, 0.7)]
     peers = [r for r in here if not is_losa(r) and any(part in r["contender"] for part in target.peers)]
     default = [r for r in ours if r["format"] == DEFAULT_FORMAT]
     peer = min(peers, key=lambda r: r["ms"], default=None)
@@ -77,6 +81,49 @@ def cell(rows, target, tokens, wanted):
         "default_format_ratio": peer["ms"] / usual["ms"] if usual and peer else None,
         "absent": None if best and peer else f"losa has no {target.type} yet" if peer else "no such peer here",
     }
+
+
+def best_by_sparsity(run, type_, shape, tokens):
+    """Sparsity → losa's fastest row among those pruned anywhere, whatever its format."""
+    best = {}
+    for r in run["rows"]:
+        here = (r["op"], r["type"], r["out"], r["in"], r["tokens"]) == ("spmm", type_, *shape, tokens)
+        if here and is_losa(r) and r["ratio"] and not r["pattern"]:
+            if r["sparsity"] not in best or r["ms"] < best[r["sparsity"]]["ms"]:
+                best[r["sparsity"]] = r
+    return dict(sorted(best.items()))
+
+
+def break_even_at(run, type_, shape, tokens):
+    return break_even([(s, r["ratio"]) for s, r in best_by_sparsity(run, type_, shape, tokens).items()])
+
+
+def further(quick, run):
+    """What else the products are held to, from a full run (stacks from that of the targets): dictionaries of what, target (in words), figure, met."""
+    found = []
+
+    def add(what, target, figure, met):
+        found.append({"what": what, "target": target, "figure": figure, "met": met})
+
+    for type_ in ("f32", "bf16"):
+        for tokens, most in zip(TOKENS, BREAK_EVEN):
+            at = break_even_at(run, type_, SQUARE, tokens)
+            known = at if isinstance(at, float) else float(at.split()[1]) if at and at[0] == "≤" else None
+            add(f"sparsity from which {type_} is faster than dense, {tokens} token{'s' if tokens > 1 else ''}",
+                f"≤ {most:.2f}", at, known is not None and known <= most)
+    one = [r for r in run["rows"] if (r["op"], r["type"], r["out"], r["in"], r["tokens"]) == ("spmm", "f32", *SQUARE, 1)]
+    fastest = {pattern: min((r for r in one if is_losa(r) and pruned_by(r, 0.5, pattern)), key=lambda r: r["ms"],
+                            default=None) for pattern in ("", "2:4")}
+    for pattern, name, least in (("", "50 %", 1.6), ("2:4", "2:4", 1.55)):
+        row = fastest[pattern]
+        add(f"{name}, f32, 1 token, against dense", f"≥ {least}", row and row["ratio"], bool(row and row["ratio"] >= least))
+    both = fastest[""] and fastest["2:4"] and fastest[""]["ms"] / fastest["2:4"]["ms"]
+    add("2:4, f32, 1 token, against 50 % anywhere", "≥ 1.1", both, bool(both and both >= 1.1))
+    for r in quick["rows"]:
+        if r["op"].startswith("stack") and is_losa(r):
+            add(f"{r['op']} of LLaMA-2-7B, 1 token, f32 at {r['sparsity']:.0%}, against dense ({r['peer']})", "≥ 2.4",
+                r["ratio"], r["ratio"] >= 2.4)
+    return found
 
 
 def sentence(c):

@@ -4,6 +4,7 @@ A target is a ratio, the fastest of the peers' times by losa's, all of one run.
 """
 from dataclasses import dataclass
 
+SQUARE = (4096, 4096)
 TOKENS = (1, 8, 64, 512)
 
 
@@ -36,6 +37,9 @@ TARGETS = (
     Target("dx", "f32", "dense f32", F32, both(None, None, None, 2.2)),
     Target("sddmm", "f32", "dense f32", F32, both(None, None, None, 2.1)),
 )
+
+# The sparsity from which a product in f32 or bf16 must be faster than the dense one, for each of TOKENS.
+BREAK_EVEN = (0.4, 0.45, 0.4, 0.4)
 
 # Value types whose times may be compared: the peers of a losa product, by the type of its weights.
 SAME_TYPE = {"f32": ("f32",), "bf16": ("f16", "bf16"), "f16": ("f16", "bf16"), "int8": ("int8",), "int4": ("int4",)}

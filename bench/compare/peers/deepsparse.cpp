@@ -70,10 +70,11 @@ class Worker {
 
 std::vector<std::string> command(const std::string& python, const std::string& script, const Layer& layer) {
   if (layer.out != layer.in) throw NotHere("only square layers make a chain");
+  if (layer.pruning.m != 0) throw NotHere("its chains have no N:M patterns");
   return {python,
           script,
           std::to_string(layer.in),
-          std::to_string(layer.sparsity),
+          std::to_string(layer.pruning.sparsity),
           std::to_string(layer.threads()),
           std::to_string(layer.cold_bytes)};
 }
