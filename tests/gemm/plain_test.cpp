@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <limits>
 #include <new>
+#include <thread>
 #include <vector>
 
 #include "problem.hpp"
@@ -15,7 +16,7 @@ namespace plain = losa::plain;
 using test::Matrix;
 
 namespace {
-std::size_t allocations = 0;  // of the calling thread's products; tests below run on one thread
+std::size_t allocations = 0;  // of the one thread that multiplies at a time
 }
 
 [[gnu::noinline]] void* operator new(std::size_t n) {
@@ -89,6 +90,30 @@ TEST_CASE("plain: strides shorter than rows and weights that are not finite are 
                        "multiply: y_stride must be at least 3, got 2", losa::ShapeError);
   weight[5] = std::numeric_limits<float>::quiet_NaN();
   CHECK_THROWS_AS(plain::pack(weight.data(), 3, 4, 4, nullptr, plain::Type::int8), losa::NumericError);
+}
+
+TEST_CASE("plain: after reserve no product on the thread allocates") {
+  const Matrix weight(150, 300, 1);
+  std::vector<unsigned char> keep(150 * 300);
+  for (std::size_t i = 0; i < keep.size(); ++i) keep[i] = i % 5 < 2;
+  for (plain::Type type : {plain::Type::f32, plain::Type::bf16, plain::Type::int8, plain::Type::int4}) {
+    const plain::Weights w = plain::pack(weight.view().data, 150, 300, weight.view().stride, keep.data(), type);
+    for (std::size_t most : test::Sizes{1, 7, 64, 200}) {
+      CAPTURE(most);
+      const Matrix x(most, 300, 2);
+      Matrix y(most, 150, 3);
+      std::size_t taken = 0;
+      // A thread that has multiplied nothing yet.
+      std::thread([&] {
+        plain::reserve(w, most);
+        const std::size_t before = allocations;
+        for (std::size_t tokens = most; tokens > 0; --tokens)
+          plain::multiply(w, x.view().data, tokens, x.view().stride, y.view().data, y.view().stride);
+        taken = allocations - before;
+      }).join();
+      CHECK(taken == 0);
+    }
+  }
 }
 
 TEST_CASE("products allocate nothing once a product of their size was there") {

@@ -8,14 +8,17 @@
 // What it costs. Memory: w.bytes(), at density d about 4d + 1/8 bytes a weight in f32, 2d + 1/8 in bf16 and f16,
 // d + 1/8 in int8, d/2 + 5/32 in int4; the dense weights may be freed. Time to pack: once over the dense weights, and
 // for int8 and int4 by way of the same in f32.
-// Scratch: kept by each thread from product to product, so only the first product of its size allocates.
+// Scratch: kept by each thread from product to product, so only the first product of its size allocates; after
+// reserve() on a thread none does.
 // When it pays: docs/kernels.md says from which sparsity on, for how many tokens.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
@@ -141,6 +144,15 @@ inline void multiply(const Weights& weights, const float* x, std::size_t tokens,
         },
         weights.matrix_);
   });
+}
+
+/// Has the calling thread keep what products with `weights` and 1 … `tokens` tokens take beside their operands, so that
+/// none of them allocates there, not even the first. Costs two such products, and x and y for the time of the call.
+inline void reserve(const Weights& weights, std::size_t tokens) {
+  const std::vector<float> x(tokens * weights.cols());
+  std::vector<float> y(tokens * weights.rows());
+  for (std::size_t t = 1; t <= tokens; t = t < tokens ? std::min(2 * t, tokens) : t + 1)
+    multiply(weights, x.data(), t, weights.cols(), y.data(), weights.rows());
 }
 
 }  // namespace losa::inline v0::plain
