@@ -98,10 +98,15 @@ inline double bound(std::size_t n, double magnitude) {
   return static_cast<double>(n + 3) * static_cast<double>(std::numeric_limits<float>::epsilon()) * magnitude + 1e-37;
 }
 
-/// What the `avx512` backend may add for integer weights and up to 8 tokens by rounding activations to 16 bits: half a
-/// step of those 64 columns, and the rounding of scale and factor. `weighted` is Σ |w| · max |x| of the tile.
+/// What the `avx512` backends may add for integer weights and up to 8 tokens by rounding activations to 8 bits: half a
+/// step of those 128 columns, and the rounding of scale and factor. `weighted` is Σ |w| · max |x| of the 128.
 inline double activation_rounding(const losa::Backend& backend, std::size_t tokens, double weighted) {
-  return backend.name == std::string_view("avx512") && tokens <= 8 ? 1.02 / 65534 * weighted : 0.0;
+  return std::string_view(backend.name).starts_with("avx512") && tokens <= 8 ? 1.001 / 254 * weighted : 0.0;
+}
+/// What the `avx512_bf16` backend may add for bf16 weights and more than 8 tokens by rounding activations to bf16;
+/// `magnitude` is Σ |w · x|.
+inline double bf16_rounding(const losa::Backend& backend, std::size_t tokens, double magnitude) {
+  return backend.name == std::string_view("avx512_bf16") && tokens > 8 ? magnitude / 256 : 0.0;
 }
 
 template <losa::Storage T>

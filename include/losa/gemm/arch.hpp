@@ -135,6 +135,9 @@ inline bool compiled_for_this_cpu() noexcept {
 #if defined(__AVX512VPOPCNTDQ__)
   all = all && has.avx512vpopcntdq;
 #endif
+#if defined(__AVX512BF16__)
+  all = all && has.avx512bf16;
+#endif
 #endif
   return all;
 }

@@ -16,7 +16,7 @@ struct CpuFeatures {
   bool avx = false, f16c = false, fma = false, avx2 = false, bmi1 = false, bmi2 = false;
   bool avx512f = false, avx512cd = false, avx512dq = false, avx512bw = false, avx512vl = false;
   bool avx512ifma = false, avx512vbmi = false, avx512vbmi2 = false, avx512vnni = false;
-  bool avx512bitalg = false, avx512vpopcntdq = false;
+  bool avx512bitalg = false, avx512vpopcntdq = false, avx512bf16 = false;
 };
 
 inline CpuFeatures detect_cpu() noexcept {
@@ -54,6 +54,7 @@ inline CpuFeatures detect_cpu() noexcept {
   cpu.avx512vnni = cpu.avx512f && bit(c, 11);
   cpu.avx512bitalg = cpu.avx512f && bit(c, 12);
   cpu.avx512vpopcntdq = cpu.avx512f && bit(c, 14);
+  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) cpu.avx512bf16 = cpu.avx512f && bit(a, 5);
   return cpu;
 }
 

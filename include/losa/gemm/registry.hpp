@@ -15,6 +15,7 @@
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/avx2/backend.hpp>
 #include <losa/gemm/avx512/backend.hpp>
+#include <losa/gemm/avx512_bf16/backend.hpp>
 #include <losa/gemm/backend.hpp>
 #include <losa/gemm/portable/backend.hpp>
 #include <losa/gemm/reference/backend.hpp>
@@ -27,7 +28,7 @@ namespace detail::inline LOSA_ARCH {
 inline auto known_backends() noexcept {
   return std::array {
 #if defined(LOSA_AVX2)
-    &avx512::backend(), &avx2::backend(),
+    &avx512_bf16::backend(), &avx512::backend(), &avx2::backend(),
 #endif
 #if defined(LOSA_PORTABLE)
         &portable::backend(),

@@ -136,7 +136,7 @@ LOSA_AVX512 inline void multiply(const PackedLayout& w, const W& weights, std::s
       auto cursor = weights.begin(w, b, t);
       for (std::size_t i = 0; i < tile_rows; ++i) {
         float* const sum = sums + i * N * 16;
-        _mm_prefetch(reinterpret_cast<const char*>(cursor.p) + 2048, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(cursor.p) + 4096, _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(words + i) + 1024, _MM_HINT_T0);
         __m512 acc[N];
 #pragma GCC unroll 4

@@ -12,6 +12,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include <losa/core/view.hpp>
@@ -126,10 +127,11 @@ struct Kernels : private avx2::Kernels {
     }
   }
 
-  /// Lists of a range: (64 · tile + bit) · scale for every set bit, and the values as floats. `scale` is a power of 2.
-  template <class W>
+  /// Lists of a range: (64 · tile + bit) · scale for every set bit, and the values, as floats or as they are. `scale`
+  /// is a power of 2.
+  template <class W, class T>
   LOSA_AVX512 static void decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t scale,
-                                 std::uint16_t* entries, float* floats, std::uint32_t* starts,
+                                 std::uint16_t* entries, T* values, std::uint32_t* starts,
                                  std::uint32_t* ends) noexcept {
     alignas(64) static constexpr auto positions = [] {
       std::array<std::uint8_t, tile_cols> each{};
@@ -152,7 +154,7 @@ struct Kernels : private avx2::Kernels {
         next[t] = weights.begin(w, b, std::min(range.last_tile + t, w.tiles - 1));
         // What is read past a row's values lies in those that follow, but for the last ones of the matrix.
         const bool last = w.kept() - offsets[t + 1] < tile_cols;
-        vectors[t] = last ? 0 : usual_vectors(offsets[t + 1] - offsets[t]);
+        vectors[t] = last ? 0 : usual_vectors(offsets[t + 1] - offsets[t], 64 / sizeof(T));
       }
       for (std::size_t i = 0; i < tile_rows; ++i, ++row) {
         starts[row] = static_cast<std::uint32_t>(n);
@@ -163,7 +165,7 @@ struct Kernels : private avx2::Kernels {
           if constexpr (!std::is_same_v<W, NoWeights>) {
             avx2::prefetch(next[t].p);
             if constexpr (sizeof(*next[t].p) == 4) avx2::prefetch(next[t].p + 16);  // a row takes more than a line
-            copy(cursors[t], i, count, vectors[t], floats + n);
+            copy(cursors[t], i, count, vectors[t], values + n);
             cursors[t].advance(count);
             next[t].advance(count);
           }
@@ -178,7 +180,7 @@ struct Kernels : private avx2::Kernels {
         ends[row] = static_cast<std::uint32_t>(n);
         const std::uint16_t last = n == 0 ? std::uint16_t{0} : entries[n - 1];
         _mm_storel_epi64(reinterpret_cast<__m128i*>(entries + n), _mm_set1_epi16(static_cast<short>(last)));
-        _mm_storeu_ps(floats + n, _mm_setzero_ps());
+        std::memset(static_cast<void*>(values + n), 0, 4 * sizeof(T));
         n = (n + 3) / 4 * 4;
       }
     }
@@ -220,10 +222,20 @@ struct Kernels : private avx2::Kernels {
   };
 
   /// Vectors that hold the values of all but a few rows of a tile with `kept` weights: 8 more than the mean.
-  static std::size_t usual_vectors(std::size_t kept) noexcept {
-    return std::min((kept / tile_rows + 8) / 16 + 1, tile_cols / 16);
+  static std::size_t usual_vectors(std::size_t kept, std::size_t of) noexcept {
+    return std::min((kept / tile_rows + 8) / of + 1, tile_cols / of);
   }
 
+  /// to ← the `count` values of row i as they are; see below.
+  LOSA_AVX512 static void copy(const FloatWeights<bf16>::Cursor& from, std::size_t, std::size_t count,
+                               std::size_t vectors, bf16* to) noexcept {
+    const std::size_t n = std::max(32 * vectors, count);
+    for (std::size_t j = 0; j < n; j += 32) {
+      __m512i v = _mm512_loadu_si512(from.p + j);
+      __asm__("" : "+v"(v));
+      _mm512_storeu_si512(to + j, v);
+    }
+  }
   /// to ← the `count` values of row i as floats; always `vectors` vectors, for the reason given at avx2::Kernels.
   template <class C>
   LOSA_AVX512 static void copy(const C& from, std::size_t i, std::size_t count, std::size_t vectors,
