@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 jobs=$(nproc)
-cmake/setup.sh
+cmake/setup.sh --with-smollm2
 cmake --preset release
 cmake --build --preset release --parallel "$jobs"
 ctest --preset release --parallel "$jobs" "$@"

@@ -173,7 +173,7 @@ class AdaptEngine {
   const std::filesystem::path& directory() const noexcept { return checkpoint_.directory(); }
   std::size_t tokens_per_step() const noexcept { return options_.batch * options_.context; }
 
-  /// Starts of the windows of batch number `step`: the text is read in passes, in windows that do not overlap.
+  /// Starts of the windows of batch number `step`: the text is read in passes, each of windows that do not overlap.
   std::vector<std::size_t> window_starts(std::uint64_t step) {
     std::vector<std::size_t> starts(options_.batch);
     for (std::size_t i = 0; i < starts.size(); ++i) starts[i] = windows_.start(step * options_.batch + i);

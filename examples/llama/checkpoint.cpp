@@ -49,7 +49,12 @@ void Checkpoint::check_names() const {
   constexpr std::string_view parts[] = {".weight", ".compressed", ".bitmask", ".row_offsets", ".shape", ".bias"};
   for (const Tensor* tensor : files_.tensors()) {
     std::string_view name = tensor->name;
-    if (!name.starts_with(prefix)) continue;
+    if (!name.starts_with(prefix)) {
+      if (name.ends_with(".compressed") || name.ends_with(".bitmask"))
+        raise<losa::FileError>(*tensor->file, ": tensor ", losa::detail::quote_name(name),
+                               ": only the blocks' linear layers may be compressed");
+      continue;
+    }
     name.remove_prefix(prefix.size());
     std::size_t block = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), block);
@@ -95,6 +100,9 @@ void Checkpoint::check_shapes() const {
         expect(files_.at(name), {out, in});
         continue;
       }
+      if (files_.find(name) != nullptr)
+        raise<losa::FileError>(*files_.at(name).file, ": tensor ", losa::detail::quote_name(name),
+                               ": is there compressed too");
       const auto stored = losa::io::find_compressed(files_, name);
       if (stored.rows != out || stored.cols != in)
         raise<losa::FileError>(*stored.bitmask->file, ": tensor ", losa::detail::quote_name(name),

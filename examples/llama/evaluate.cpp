@@ -33,6 +33,9 @@ Evaluation evaluate(const Model& model, std::span<const Token> tokens, const Eva
             {.phase = "evaluate", .done = result.sequences, .total = wanted, .tokens = result.sequences * context}))
       break;
   }
+  if (!std::isfinite(sum))
+    losa::detail::raise<losa::NumericError>("evaluate: the loss is not finite within the first ", result.sequences,
+                                            " sequences");
   result.tokens = result.sequences * (context - 1);
   result.mean_nll = sum / static_cast<double>(result.tokens);
   result.perplexity = std::exp(result.mean_nll);

@@ -268,19 +268,22 @@ class ModelWriter::Writer {
     write_text(out_ / index_name, index.dump(2) + "\n");
   }
 
+  /// Weights in other files than those that were read: a result must not carry them along, dense.
+  static bool holds_weights(const fs::path& file) {
+    static const std::set<std::string> endings{".safetensors", ".bin", ".pt",   ".pth", ".ckpt",
+                                               ".gguf",        ".h5",  ".onnx", ".npz", ".msgpack"};
+    return endings.contains(file.extension().string()) || file.filename().string().ends_with(".index.json");
+  }
   static bool holds_result(const fs::path& folder) {
     std::error_code ignored;
     return fs::exists(folder / "report.json", ignored) && fs::exists(folder / "compressed", ignored) &&
            fs::exists(folder / "adapter", ignored);
   }
 
-  // The model's own weight files are not copied: the output has its own. What an earlier run made beside its merged
-  // model belongs to that run.
+  // Weight files are not copied: the output has its own. Nor is what has a name of this run's own results: an earlier
+  // run made it beside its merged model.
   void copy_others() {
-    std::set<std::string> left_out{"config.json", std::string(index_name), "model.safetensors"};
-    for (const auto& shard : files_.shards()) left_out.insert(fs::path(shard.path()).filename().string());
-    for (const Shard& shard : shards_) left_out.insert(shard.name);
-    if (holds_result(model_)) left_out.merge(std::set<std::string>{"report.json", "compressed", "adapter"});
+    const std::set<std::string> left_out{"config.json", "report.json", "compressed", "adapter"};
     std::error_code error;
     const fs::path staged = fs::weakly_canonical(out_, error), own = fs::weakly_canonical(options_.own, error);
     auto at = fs::recursive_directory_iterator(model_, error);
@@ -292,7 +295,7 @@ class ModelWriter::Writer {
         if (relative.filename().string().starts_with('.') || left_out.contains(relative.string()) ||
             canonical == staged || (!options_.own.empty() && canonical == own) || holds_result(at->path()))
           at.disable_recursion_pending();
-      } else if (at->is_regular_file(ignored) && !left_out.contains(relative.string())) {
+      } else if (at->is_regular_file(ignored) && !left_out.contains(relative.string()) && !holds_weights(relative)) {
         const losa::io::MappedFile file(at->path().string());
         make_directory((out_ / relative).parent_path());
         write_text(out_ / relative, text_of(file));

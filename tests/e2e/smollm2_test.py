@@ -5,6 +5,7 @@ Skipped, with ctest's code for that, where the model cannot be had: no network, 
 
 import json
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
@@ -43,11 +44,34 @@ class SmolLM2(support.TestCase):
         self.assertEqual(told["tokens"], 32 * 511)
         self.assertAlmostEqual(told["perplexity"], 28.373, delta=0.02)
 
+    def text(self, *arguments):
+        done = subprocess.run([sys.executable, ROOT / "examples/llama/tools/text.py", *map(str, arguments)],
+                              stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout.removesuffix("\n")
+
+    def test_text_for_the_tokeniser(self):
+        text = "The river runs\r\nto 42 places."
+        ids = self.text("encode", "--model", HERE / "model", text)
+        self.assertEqual(self.text("decode", "--model", HERE / "model", ids), text)
+        longer = self.text("generate", "--model", HERE / "model", "--tool", support.TOOL, "--prompt",
+                           "The capital of France is", "--tokens", 4, "--threads", 1)
+        self.assertTrue(longer.startswith("The capital of France is Paris"), longer)
+
+    def test_questions_in_text(self):
+        questions = self.tmp / "questions.jsonl"
+        questions.write_text("".join(json.dumps(q) + "\n" for q in (
+            {"context": "The capital of France is", "choices": [" Paris", " sand", " Tuesday"], "answer": 0},
+            {"context": "Two and two make", "choices": [" purple", " four"], "answer": 1})))
+        self.text("choices", "--model", HERE / "model", questions, "--out", self.tmp / "ids.jsonl")
+        done = self.succeed("eval", "--model", HERE / "model", "--choices", self.tmp / "ids.jsonl", "--json", "-")
+        self.assertEqual(json.loads(done.stdout)["accuracy"], 1)
+
 
 if __name__ == "__main__":
     try:
         smollm2.provide(HERE)
     except smollm2.Unavailable as why:
-        print(f"SKIPPED: SmolLM2 is not there: {why}")
+        tests = [name for name in dir(SmolLM2) if name.startswith("test_")]
+        print(f"SKIPPED: {len(tests)} tests on SmolLM2, which is not there: {why}")
         sys.exit(SKIPPED)
     support.main()

@@ -8,6 +8,7 @@
 #include <losa/io/adapter_file.hpp>
 #include <losa/io/safetensors_file.hpp>
 #include <losa/mask/counts.hpp>
+#include <set>
 
 #include "adapt_engine.hpp"
 #include "model.hpp"
@@ -244,6 +245,23 @@ TEST_CASE("export: a directory inside the model's is not copied into itself") {
   llama::export_model(folder / "m", folder / "m/out", {});
   CHECK(toy::fs::exists(folder / "m/out/model.safetensors"));
   CHECK_FALSE(toy::fs::exists(folder / "m/out/out"));
+}
+
+TEST_CASE("export: weights in other files and what is named as a run's results stay behind") {
+  const toy::Folder folder;
+  toy::write_model(folder / "m");
+  for (const char* file : {"compressed", "adapter", "pytorch_model.bin", "old-00001.safetensors", "a.index.json",
+                           "original/consolidated.00.pth", "notes/report.json", "merges.txt"}) {
+    toy::fs::create_directories((folder / "m" / file).parent_path());
+    toy::write_text(folder / "m" / file, "x");
+  }
+  toy::fs::create_directories(folder / "m/report.json");
+  toy::write_text(folder / "m/report.json/x", "x");
+  llama::export_model(folder / "m", folder / "out", {});
+  std::set<std::string> written;
+  for (const auto& at : toy::fs::recursive_directory_iterator(folder / "out"))
+    if (at.is_regular_file()) written.insert(at.path().lexically_relative(folder / "out").string());
+  CHECK(written == std::set<std::string>{"config.json", "model.safetensors", "merges.txt", "notes/report.json"});
 }
 
 TEST_CASE("export: what cannot be written is refused") {

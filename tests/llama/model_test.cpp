@@ -187,6 +187,18 @@ TEST_CASE("model: evaluation is exp of the mean over context - 1 predictions, th
                   losa::RangeError);
 }
 
+TEST_CASE("model: an evaluation that is not finite is no result") {
+  const toy::Folder folder;
+  toy::write_model(folder / "m");
+  auto tensors = toy::tensors({});
+  for (const char* name : {"model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.gate_proj.weight"})
+    for (float& value : tensors[name].data) value *= 1e30f;
+  toy::write_safetensors(folder / "m/model.safetensors", tensors);
+  const Model model = Model::load(folder / "m");
+  CHECK_THROWS_WITH_AS(llama::evaluate(model, toy::tokens(20, 19), {.context = 20, .sequences = 1}),
+                       doctest::Contains("the loss is not finite"), losa::NumericError);
+}
+
 TEST_CASE("model: greedy text follows the largest logit, drawn text the seed") {
   const toy::Folder folder;
   toy::write_model(folder / "m");
@@ -284,6 +296,13 @@ TEST_CASE("model: a directory that does not fit its configuration is refused in 
     CHECK(write([&](auto& t) {
             t[stray] = {{1}, {1}};
           }).find("is not part of the Llama architecture") != std::string::npos);
+  CHECK(write([&](auto& t) {
+          t["model.layers.0.self_attn.q_proj.compressed"] = {{1}, {1}};
+        }).find("q_proj.weight\": is there compressed too") != std::string::npos);
+  for (const char* stray : {"lm_head.compressed", "foo.bitmask"})
+    CHECK(write([&](auto& t) {
+            t[stray] = {{1}, {1}};
+          }).find("only the blocks' linear layers may be compressed") != std::string::npos);
   CHECK(write([](auto&) {}).empty());
   CHECK(with("attention_bias", true).find("\"model.layers.0.self_attn.q_proj.bias\" is missing") != std::string::npos);
   CHECK(with("mlp_bias", true).find("\"model.layers.0.mlp.gate_proj.bias\" is missing") != std::string::npos);

@@ -188,6 +188,7 @@ std::string fingerprint(const AdaptArguments& a, std::span<const llama::Token> t
   Json json = arguments_json(a);
   json["model_hash"] = model_hash(a.model);
   json["losa"] = LOSA_VERSION_STRING;
+  json["windows"] = "shuffled passes";
   json["token_bits"] = a.token_bits;
   json["tokens"] = tokens.size();
   json["tokens_hash"] = hash;

@@ -62,13 +62,13 @@ class Weights:
 def tensors(s):
     """(name, shape) of every tensor, in the order of the forward pass."""
     hidden, wide = s["hidden"], s["intermediate"]
-    kv = hidden // s["heads"] * s["kv_heads"]
+    query, kv = s["head_dim"] * s["heads"], s["head_dim"] * s["kv_heads"]
     yield "model.embed_tokens.weight", (s["vocab"], hidden)
     for block in range(s["blocks"]):
         at = f"model.layers.{block}."
         yield at + "input_layernorm.weight", (hidden,)
-        for name, outputs, inputs in (("self_attn.q_proj", hidden, hidden), ("self_attn.k_proj", kv, hidden),
-                                      ("self_attn.v_proj", kv, hidden), ("self_attn.o_proj", hidden, hidden),
+        for name, outputs, inputs in (("self_attn.q_proj", query, hidden), ("self_attn.k_proj", kv, hidden),
+                                      ("self_attn.v_proj", kv, hidden), ("self_attn.o_proj", hidden, query),
                                       ("mlp.gate_proj", wide, hidden), ("mlp.up_proj", wide, hidden),
                                       ("mlp.down_proj", hidden, wide)):
             yield f"{at}{name}.weight", (outputs, inputs)
@@ -129,7 +129,7 @@ def configuration(s, dtype):
         "num_hidden_layers": s["blocks"],
         "num_attention_heads": s["heads"],
         "num_key_value_heads": s["kv_heads"],
-        "head_dim": s["hidden"] // s["heads"],
+        "head_dim": s["head_dim"],
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
@@ -168,8 +168,9 @@ def positive(text):
 def shape_of(p, o):
     s = dict(SHAPES[o.shape])
     s |= {key: getattr(o, key) for key in s if getattr(o, key) is not None}
-    if s["hidden"] % (2 * s["heads"]):
-        p.error(f"--hidden {s['hidden']} is not an even number for each of {s['heads']} heads")
+    s["head_dim"] = o.head_dim or s["hidden"] // s["heads"]
+    if s["head_dim"] % 2 or not o.head_dim and s["hidden"] % s["heads"]:
+        p.error(f"--hidden {s['hidden']} is not an even number for each of {s['heads']} heads, and --head-dim is not one")
     if s["heads"] % s["kv_heads"]:
         p.error(f"--heads {s['heads']} is not a multiple of --kv-heads {s['kv_heads']}")
     return s
@@ -179,7 +180,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--out", type=pathlib.Path, required=True, help="directory to make; must not exist")
     p.add_argument("--shape", choices=SHAPES, default="1.1b", help="what the next options change (default: 1.1b)")
-    for name in ("blocks", "hidden", "intermediate", "heads", "kv-heads", "vocab"):
+    for name in ("blocks", "hidden", "intermediate", "heads", "kv-heads", "head-dim", "vocab"):
         p.add_argument(f"--{name}", type=positive)
     p.add_argument("--tied", type=int, choices=(0, 1), help="1: the head is the embedding")
     p.add_argument("--dtype", choices=DTYPES, default="f32")

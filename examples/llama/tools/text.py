@@ -4,6 +4,7 @@
     python text.py encode --model MODEL "The river"             prints 504,4626
     python text.py encode --model MODEL --file book.txt --out book.u16
     python text.py decode --model MODEL 504,4626                prints The river
+    python text.py choices --model MODEL questions.jsonl --out ids.jsonl
 
 `generate` hands options that it does not know on to losa-llama. Pruned directories hold no tokeniser: name the one of
 the model that they come from with --tokenizer. Needs the Python package tokenizers (cmake/setup.sh --with-smollm2).
@@ -38,9 +39,24 @@ def decode(tokenizer, ids):
     return tokenizer.decode(ids, skip_special_tokens=False)
 
 
+def questions(tokenizer, lines):
+    """Lines of JSON with `context`, `choices` and `answer`; text becomes token ids, as `losa-llama eval --choices`
+    reads them."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            question = json.loads(line)
+            question["context"] = encode(tokenizer, question["context"])
+            question["choices"] = [encode(tokenizer, choice) for choice in question["choices"]]
+        except (ValueError, TypeError, KeyError) as why:
+            sys.exit(f"text: line {number} is no question with a context and choices in text: {why}")
+        yield json.dumps(question)
+
+
 def generate(tool, model, tokenizer, prompt, *options):
     """What losa-llama continues the prompt with, as text."""
-    ids = encode(tokenizer, prompt)
+    ids = tokenizer.encode(prompt).ids  # with what the tokeniser puts before a text
     if not ids:
         sys.exit("text: the prompt is empty")
     command = [str(tool), "generate", "--model", str(model), "--prompt-ids", ",".join(map(str, ids)),
@@ -48,14 +64,20 @@ def generate(tool, model, tokenizer, prompt, *options):
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         sys.exit(done.returncode)  # losa-llama has said why
-    return decode(tokenizer, json.loads(done.stdout)["ids"])
+    # Some decoders drop a space in front, so that a continuation must not be decoded on its own.
+    before, after = (tokenizer.decode(part) for part in (ids, ids + json.loads(done.stdout)["ids"]))
+    return after[len(before):]
 
 
 def write_tokens(path, ids, vocabulary):
     """A token file as losa-llama reads it, written aside and renamed."""
     bits = 8 if vocabulary <= 1 << 8 else 16 if vocabulary <= 1 << 16 else 32
+    write_aside(path, array.array({8: "B", 16: "H", 32: "I"}[bits], ids).tobytes())
+
+
+def write_aside(path, content):
     aside = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    aside.write_bytes(array.array({8: "B", 16: "H", 32: "I"}[bits], ids).tobytes())
+    aside.write_bytes(content)
     aside.rename(path)
 
 
@@ -69,7 +91,8 @@ def id_list(text):
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     sub = p.add_subparsers(dest="command", required=True)
-    for name, what in (("generate", "continues a prompt"), ("encode", "text to ids"), ("decode", "ids to text")):
+    for name, what in (("generate", "continues a prompt"), ("encode", "text to ids"), ("decode", "ids to text"),
+                       ("choices", "multiple-choice questions to ids, for losa-llama eval --choices")):
         q = sub.add_parser(name, help=what)
         q.add_argument("--model", type=pathlib.Path, required=True, help="model directory")
         q.add_argument("--tokenizer", type=pathlib.Path, help="tokenizer.json or its directory (default: MODEL)")
@@ -80,6 +103,9 @@ def main():
             q.add_argument("text", nargs="?")
             q.add_argument("--file", type=pathlib.Path, help="UTF-8 text; its line ends stay as they are")
             q.add_argument("--out", type=pathlib.Path, help="write a token file instead of printing")
+        elif name == "choices":
+            q.add_argument("file", type=pathlib.Path, help="JSONL with context, choices (both text) and answer")
+            q.add_argument("--out", type=pathlib.Path, required=True, help="the same with token ids")
         else:
             q.add_argument("ids", type=id_list)
     o, options = p.parse_known_args()
@@ -94,6 +120,9 @@ def main():
             print(o.prompt + generate(o.tool, o.model, tokenizer, o.prompt, *options))
         elif o.command == "decode":
             print(decode(tokenizer, o.ids))
+        elif o.command == "choices":
+            with o.file.open(encoding="utf-8") as lines:
+                write_aside(o.out, "".join(line + "\n" for line in questions(tokenizer, lines)).encode())
         else:
             ids = encode(tokenizer, o.text if o.file is None else o.file.read_bytes().decode("utf-8"))
             if o.out:

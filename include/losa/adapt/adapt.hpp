@@ -262,8 +262,8 @@ class Adaptation {
     return merged;
   }
 
-  /// What removing weights costs every layer, to second order, by the gradients of training batches that training
-  /// itself does not see.
+  /// What removing weights costs every layer, to second order, by the gradients of batches of the training text, drawn
+  /// apart from those of training.
   bool measure_curves(std::size_t step, const Progress& progress, std::vector<ScoreCurve>& curves) {
     const bool go_on = measure_backward(A_linear::Measure::output_squares, step, progress);
     for (A_linear* one : layers_) one->measure(A_linear::Measure::nothing);
@@ -283,7 +283,7 @@ class Adaptation {
     }
     return true;
   }
-  /// Batches that training does not draw, backward only.
+  /// Batches drawn apart from those of training, backward only.
   bool measure_backward(typename A_linear::Measure what, std::size_t step, const Progress& progress) {
     for (std::size_t l = 0; l < layers_.size(); ++l) layer(l).measure(what);
     for (std::uint64_t i = 0; i < options_.sensitivity_batches; ++i) {
@@ -397,7 +397,7 @@ class Adaptation {
                        engine_.executor());
   }
 
-  // Batches far from those that training draws.
+  // Numbers of batches that training does not reach.
   static constexpr std::uint64_t sensitivity_offset = std::uint64_t{1} << 40;
 
   E& engine_;
