@@ -46,8 +46,8 @@ class SmolLM2(support.TestCase):
 
     def text(self, *arguments):
         done = subprocess.run([sys.executable, ROOT / "examples/llama/tools/text.py", *map(str, arguments)],
-                              stdout=subprocess.PIPE, text=True, check=True)
-        return done.stdout.removesuffix("\n")
+                              stdout=subprocess.PIPE, check=True)
+        return done.stdout.decode().removesuffix("\n")
 
     def test_text_for_the_tokeniser(self):
         text = "The river runs\r\nto 42 places."
