@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -226,6 +227,27 @@ TEST_CASE("spmm: integers times integers are exact where the scales are 1") {
     check(losa::Int8{}, 127);
     check(losa::Int4{}, 7);
   }
+}
+
+TEST_CASE("spmm: a NaN stays one where activations are rounded to bf16") {
+  const auto packed = test::random_packed<losa::bf16>(40, 150, 0.6, 23);
+  const losa::Mask mask = packed.mask();
+  for (std::uint32_t payload : {0x7fffffffu, 0xffffffffu, 0x7f800001u, 0xffc00000u})
+    for (std::size_t tokens : test::Sizes{9, 16, 17, 32, 64, 80})
+      for (const losa::Backend* backend : losa::backends()) {
+        CAPTURE(backend->name);
+        CAPTURE(payload);
+        CAPTURE(tokens);
+        Matrix x(tokens, 150, 24);
+        x.view()(tokens - 1, 77) = std::bit_cast<float>(payload);
+        Matrix y(tokens, 40, 1);
+        losa::spmm(packed, x.view(), y.view(), {}, {.backend = backend});
+        std::size_t wrong = 0;
+        for (std::size_t t = 0; t < tokens; ++t)
+          for (std::size_t r = 0; r < 40; ++r)
+            wrong += t + 1 != tokens ? !std::isfinite(y(t, r)) : mask(r, 77) && !std::isnan(y(t, r));
+        CHECK(wrong == 0);
+      }
 }
 
 TEST_CASE("spmm: integer weights and activations too large, too small or not finite for integers") {

@@ -1,5 +1,5 @@
 #pragma once
-// The AVX-512 backend for processors with AVX512-BF16 (Cooper Lake, Sapphire Rapids, Zen 4 and later): `avx512`, but
+// The AVX-512 backend for processors with AVX512-BF16 (Sapphire Rapids, Zen 4 and later): `avx512`, but
 // for bf16 weights in the bitmask format, which are multiplied in pairs.
 
 #include <losa/gemm/avx512_bf16/kernels.hpp>

@@ -109,7 +109,7 @@ struct Kernels : private avx512::Kernels {
   using FewTokens = avx512::Kernels::FewTokens<W>;
   using avx512::Kernels::unpack_panel;
 
-  /// Columns of a range of tiles that share one stretch of a panel; panels of 8 tokens stay in float.
+  /// Panels of 8 tokens stay in float.
   static bool in_pairs(std::size_t width) noexcept { return width > lanes; }
 
   /// As avx2::Kernels::pack_panel, which begins at a range of tiles. The tokens of 16 or 32 lie so that unpacking puts
