@@ -3,10 +3,10 @@
     cmake --preset release && cmake --build --preset release --target losa-llama
     build/venv/bin/python bench/study.py                     about an hour on two cores; what is done is kept
     build/venv/bin/python bench/study.py --seeds 2 --sparsities 0.7
-    build/venv/bin/python bench/study.py --smollm2           hours: 51,200 tokens, 50 and 70 %, one seed, rates 0.003, 0.005
+    build/venv/bin/python bench/study.py --smollm2           three hours: 51,200 tokens, 50 and 70 %, one seed
 
 For every method and sparsity the learning rate is the one of a grid that is best on a held-out tenth of the training
-text (seed 0); then every seed is run at that rate. Test figures come from a text that no choice has seen. A seed sets
+text (seed 0), or the one that --rates gives; then every seed is run at that rate. Test figures come from a text that no choice has seen. A seed sets
 the adapters' initialisation and the order of the batches. Writes study.json, study.md and study.png to --out
 (build/study, build/study-smollm2).
 """
@@ -82,11 +82,12 @@ def cells(o):
 def study_cell(study, pool, name, pattern, arguments):
     if name == "prune":
         return {"method": name, "pattern": pattern, "rate": None, "runs": [study.run(*arguments)]}
-    tried = list(pool.map(lambda rate: study.run(*arguments, "--lr", rate, "--seed", 0), study.o.grid))
-    rate = min(zip(tried, study.o.grid), key=lambda pair: pair[0]["held_out"])[1]
+    grid = [study.o.rates[pattern]] if pattern in study.o.rates else study.o.grid
+    tried = list(pool.map(lambda rate: study.run(*arguments, "--lr", rate, "--seed", 0), grid))
+    rate = min(zip(tried, grid), key=lambda pair: pair[0]["held_out"])[1]
     runs = list(pool.map(lambda seed: study.run(*arguments, "--lr", rate, "--seed", seed), range(study.o.seeds)))
     return {"method": name, "pattern": pattern, "rate": rate, "runs": runs,
-            "grid": {str(r): t["held_out"] for r, t in zip(study.o.grid, tried)}}
+            "grid": {str(r): t["held_out"] for r, t in zip(grid, tried)}}
 
 
 def spread(values):
@@ -122,12 +123,15 @@ def picture(dense, results, path):
     import matplotlib.pyplot as plt
     patterns = list(dict.fromkeys(c["pattern"] for c in results if c["pattern"] != "0"))
     figure, axes = plt.subplots(1, len(patterns), figsize=(2.6 * len(patterns) + 1, 3), sharey=False, squeeze=False)
+    control = next((statistics.mean(run["test"] for run in c["runs"]) for c in results if c["pattern"] == "0"), None)
     for axis, pattern in zip(axes[0], patterns):
         shown = [c for c in results if c["pattern"] == pattern and c["method"] != "prune"]
         for x, cell in enumerate(shown):
             tests = [run["test"] for run in cell["runs"]]
             axis.scatter([x] * len(tests), tests, s=14, color="#2a6fb0" if cell["method"] == "losa" else "#888888")
-        axis.axhline(dense, color="#555555", linewidth=1, linestyle="--")
+        axis.axhline(dense, color="#555555", linewidth=1, linestyle="--", label="dense")
+        if control is not None:
+            axis.axhline(control, color="#555555", linewidth=1, linestyle=":", label="dense + LoRA")
         axis.set_xticks(range(len(shown)), [c["method"] for c in shown], rotation=35, ha="right", fontsize=8)
         pruned = next((c for c in results if c["pattern"] == pattern and c["method"] == "prune"), None)
         title = f"{pattern}" if ":" in pattern else f"{100 * float(pattern):.0f} %"
@@ -135,6 +139,7 @@ def picture(dense, results, path):
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
     axes[0][0].set_ylabel("test perplexity, one dot a seed")
+    axes[0][0].legend(fontsize=7, frameon=False)
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
@@ -148,6 +153,8 @@ def main():
     p.add_argument("--out", type=pathlib.Path)
     p.add_argument("--tokens", type=int, help="training tokens")
     p.add_argument("--grid", nargs="+", type=float, help="learning rates")
+    p.add_argument("--rates", nargs="+", metavar="SPARSITY=RATE", type=lambda text: text.split("="),
+                   help="learning rates that were chosen before, instead of the grid")
     p.add_argument("--seeds", type=int)
     p.add_argument("--context", type=int, help="tokens of a test sequence")
     p.add_argument("--sequences", help="of the test text")
@@ -155,13 +162,15 @@ def main():
     p.add_argument("--jobs", type=int, help="runs at a time")
     p.add_argument("--threads", type=int, help="of a run")
     p.set_defaults(model=DATA, train=DATA / "train.txt", test=DATA / "test.txt", out=ROOT / "build/study", tokens=102400,
-                   grid=[1.5e-3, 3e-3, 6e-3, 1e-2], seeds=5, context=256, sequences="256",
+                   grid=[1.5e-3, 3e-3, 6e-3, 1e-2], rates=[], seeds=5, context=256, sequences="256",
                    sparsities=["0.5", "0.6", "0.7", "2:4"], jobs=2, threads=1)
     if p.parse_known_args()[0].smollm2:
         p.set_defaults(model=SMOLLM2 / "model", train=SMOLLM2 / "valid.u16", test=SMOLLM2 / "test.u16",
-                       out=ROOT / "build/study-smollm2", tokens=51200, grid=[3e-3, 5e-3], seeds=1, context=512,
-                       sequences="32", sparsities=["0.5", "0.7"], jobs=1, threads=2)
+                       out=ROOT / "build/study-smollm2", tokens=51200, seeds=1, context=512, sequences="32",
+                       rates=[("0", "3e-3"), ("0.5", "3e-3"), ("0.7", "5e-3")], sparsities=["0.5", "0.7"], jobs=1,
+                       threads=2)
     o = p.parse_args()
+    o.rates = {sparsity: float(rate) for sparsity, rate in o.rates}
     study = Study(o)
     dense = study.evaluate(o.model)
     ordering = {}

@@ -98,8 +98,9 @@ inline double bound(std::size_t n, double magnitude) {
   return static_cast<double>(n + 3) * static_cast<double>(std::numeric_limits<float>::epsilon()) * magnitude + 1e-37;
 }
 
-/// What the `avx512` backends may add for integer weights and up to 8 tokens by rounding activations to 8 bits: half a
-/// step of those 128 columns, and the rounding of scale and factor. `weighted` is Σ |w| · max |x| of the 128.
+/// What the `avx512` backends may add for integer weights and few tokens by rounding activations to 8 bits: half a
+/// step of the columns that share a scale, and the rounding of that and of the factor. `weighted` is Σ |w| · max |x|
+/// of those columns.
 inline double activation_rounding(const losa::Backend& backend, std::size_t tokens, double weighted) {
   return std::string_view(backend.name).starts_with("avx512") && tokens <= 8 ? 1.001 / 254 * weighted : 0.0;
 }

@@ -20,6 +20,7 @@
 #include <losa/gemm/avx2/kernels.hpp>
 #include <losa/gemm/avx512/expand.hpp>
 #include <losa/gemm/avx512/integers.hpp>
+#include <losa/gemm/avx512/list_integers.hpp>
 #include <losa/gemm/backend.hpp>
 #include <losa/gemm/panel/driver.hpp>
 
@@ -28,10 +29,12 @@ LOSA_AVX512_BEGIN
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx512 {
 
 struct Kernels : private avx2::Kernels {
-  static constexpr std::size_t lanes = 8;  // of which two make a vector; a panel of 8 tokens has half of one
+  static constexpr std::size_t lanes = 8;        // of which two make a vector; a panel of 8 tokens has half of one
+  static constexpr std::size_t most_panels = 8;  // such processors have a second-level cache of 1 MiB or more
   template <class W>
   using FewTokens = std::conditional_t<std::is_same_v<W, Int8Weights> || std::is_same_v<W, Int4Weights>,
-                                       integers::FewTokens, expand::FewTokens>;
+                                       integers::FewTokens, expand::FewTokens<std::is_same_v<W, FloatWeights<bf16>>>>;
+  using FewListTokens = list_integers::FewTokens;
   using avx2::Kernels::pack_panel;
   using avx2::Kernels::store_values;
   using avx2::Kernels::unpack_panel;
@@ -49,10 +52,12 @@ struct Kernels : private avx2::Kernels {
       acc.load(sums + r * V * lanes);
       for (; value < end; entry += 4, value += 4) {
         const __m512 weights = _mm512_broadcast_f32x4(_mm_loadu_ps(value));
-        acc.template multiply_add<0>(weights, panel + 2 * std::size_t{entry[0]});
-        acc.template multiply_add<1>(weights, panel + 2 * std::size_t{entry[1]});
-        acc.template multiply_add<2>(weights, panel + 2 * std::size_t{entry[2]});
-        acc.template multiply_add<3>(weights, panel + 2 * std::size_t{entry[3]});
+        std::uint64_t four;  // loads are what this loop waits for
+        std::memcpy(&four, entry, sizeof four);
+        acc.template multiply_add<0>(weights, panel + 2 * (four & 0xffff));
+        acc.template multiply_add<1>(weights, panel + 2 * (four >> 16 & 0xffff));
+        acc.template multiply_add<2>(weights, panel + 2 * (four >> 32 & 0xffff));
+        acc.template multiply_add<3>(weights, panel + 2 * (four >> 48));
       }
       acc.store(sums + r * V * lanes);
     }

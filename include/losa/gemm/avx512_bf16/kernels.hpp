@@ -155,8 +155,10 @@ struct Kernels : private avx512::Kernels {
         for (; value < end; entry += 4, value += 4) {
           std::int32_t pairs[2];
           std::memcpy(pairs, value, sizeof pairs);
-          sum.template add<0>(pairs[0], columns + 4 * std::size_t{entry[0]}, columns + 4 * std::size_t{entry[1]});
-          sum.template add<1>(pairs[1], columns + 4 * std::size_t{entry[2]}, columns + 4 * std::size_t{entry[3]});
+          std::uint64_t four;
+          std::memcpy(&four, entry, sizeof four);
+          sum.template add<0>(pairs[0], columns + 4 * (four & 0xffff), columns + 4 * (four >> 16 & 0xffff));
+          sum.template add<1>(pairs[1], columns + 4 * (four >> 32 & 0xffff), columns + 4 * (four >> 48));
         }
         sum.store(sums + r * V * lanes);
       }
