@@ -34,6 +34,7 @@ LOSA_AVX512_BEGIN
 inline constexpr float largest = 127;
 
 inline constexpr std::size_t tiles_per_scale = 2;
+inline constexpr std::size_t scale_cols = tiles_per_scale * tile_cols;
 
 /// 16 columns of a token, of which `n` are left; 0 past the last one.
 LOSA_AVX512 inline __m512 load_columns(const float* x, std::size_t n) noexcept {
@@ -47,6 +48,17 @@ LOSA_AVX512 inline std::uint32_t magnitude(const float* x, std::size_t n) noexce
     most = _mm512_max_epu32(
         most, _mm512_and_si512(_mm512_castps_si512(load_columns(x + c, n - c)), _mm512_set1_epi32(0x7fffffff)));
   return _mm512_reduce_max_epu32(most);
+}
+
+/// False if columns of that magnitude have to stay in float. Compared as bits: -ffast-math takes no float for a NaN.
+inline bool fits(std::uint32_t magnitude) noexcept {
+  return magnitude == 0 ||
+         (magnitude >= std::bit_cast<std::uint32_t>(1e-30f) && magnitude <= std::bit_cast<std::uint32_t>(1e30f));
+}
+
+/// 16 columns of which `n` are left, as integers: −127 … 127.
+LOSA_AVX512 inline __m128i to_integers(const float* x, std::size_t n, float factor) noexcept {
+  return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(load_columns(x, n), _mm512_set1_ps(factor))));
 }
 
 /// The tokens of a call, for every tile; those past the last one are zeros.
@@ -66,23 +78,21 @@ struct Activations {
 
 /// x as integers. False if the tokens have to stay in float.
 LOSA_AVX512 inline bool pack(MatrixView<const float> x, std::size_t tiles, const Activations& to) noexcept {
-  constexpr std::size_t scale_cols = tiles_per_scale * tile_cols;
   std::fill_n(to.integers, tiles * to.n * tile_cols, std::uint8_t{128});
   std::fill_n(to.scales, (tiles + 1) / 2 * to.n, 0.0f);
   for (std::size_t t = 0; t < std::min(to.n, x.rows); ++t)
     for (std::size_t first = 0; first < x.cols; first += scale_cols) {
       const float* const from = x.data + t * x.stride + first;
       const std::size_t cols = std::min(scale_cols, x.cols - first);
-      const std::uint32_t most = magnitude(from, cols);  // compared as bits: -ffast-math takes no float for a NaN
+      const std::uint32_t most = magnitude(from, cols);
       if (most == 0) continue;
-      if (most < std::bit_cast<std::uint32_t>(1e-30f) || most > std::bit_cast<std::uint32_t>(1e30f)) return false;
+      if (!fits(most)) return false;
       to.scales[first / scale_cols * to.n + t] = std::bit_cast<float>(most) / largest;
-      const __m512 factor = _mm512_set1_ps(largest / std::bit_cast<float>(most));
+      const float factor = largest / std::bit_cast<float>(most);
       for (std::size_t c = 0; c < cols; c += 16) {
-        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(load_columns(from + c, cols - c), factor));
         const std::size_t tile = (first + c) / tile_cols;
         _mm_store_si128(reinterpret_cast<__m128i*>(to.integers + (tile * to.n + t) * tile_cols + c % tile_cols),
-                        _mm_xor_si128(_mm512_cvtsepi32_epi8(q), _mm_set1_epi8(-128)));
+                        _mm_xor_si128(to_integers(from + c, cols - c, factor), _mm_set1_epi8(-128)));
       }
     }
   return true;
