@@ -66,7 +66,7 @@ void check_list(std::size_t rows, std::size_t cols, std::size_t tokens, double s
           weighted += weights * largest;
         }
         double limit = test::bound(cols, magnitude);
-        if (std::same_as<T, Int8> && tokens <= 4) limit += test::activation_rounding(*backend, tokens, weighted);
+        if (std::same_as<T, Int8> && tokens <= 4) limit += test::activation_rounding<Int8>(*backend, tokens, weighted);
         wrong += !(std::abs(static_cast<double>(y(t, r)) - sum) <= limit);
       }
     CHECK(wrong == 0);

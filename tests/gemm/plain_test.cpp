@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "backends.hpp"
 #include "problem.hpp"
 
 #include <losa/core/thread_pool.hpp>
@@ -135,5 +136,40 @@ TEST_CASE("products allocate nothing once a product of their size was there") {
       }
       CHECK(allocations == before);
     }
+  }
+}
+
+TEST_CASE("products of any number of tokens allocate nothing once 1, 2, 4 … and the most were there") {
+  const Matrix weight(150, 300, 1);
+  const losa::Mask mask = test::random_mask(150, 300, 0.6, 1);
+  const auto halves = losa::pack_as<losa::bf16>(weight.view(), mask);
+  const auto bytes = losa::quantize<losa::Int8>(losa::pack(weight.view(), mask));
+  for (const losa::Backend* backend : test::backends()) {
+    if (std::string_view(backend->name) == "reference") continue;
+    const auto check = [&](const auto& matrix) {
+      for (std::size_t most : test::Sizes{7, 16, 64, 200}) {
+        CAPTURE(backend->name);
+        CAPTURE(most);
+        Matrix x(most, 300, 2);
+        Matrix y(most, 150, 3);
+        const auto multiply = [&](std::size_t tokens) {
+          losa::spmm(matrix, {x.view().data, tokens, 300, x.view().stride},
+                     {y.view().data, tokens, 150, y.view().stride}, {}, {.backend = backend});
+        };
+        std::size_t taken = 0;
+        std::thread([&] {
+          for (std::size_t tokens = 1; tokens < most; tokens *= 2) multiply(tokens);
+          multiply(most);
+          const std::size_t before = allocations;
+          for (std::size_t tokens = most; tokens > 0; --tokens) multiply(tokens);
+          x.view()(0, 5) = std::numeric_limits<float>::quiet_NaN();  // integers have to stay in float
+          for (std::size_t tokens = most; tokens > 0; --tokens) multiply(tokens);
+          taken = allocations - before;
+        }).join();
+        CHECK(taken == 0);
+      }
+    };
+    check(halves);
+    check(bytes);
   }
 }

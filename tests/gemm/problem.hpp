@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include <losa/core/random.hpp>
@@ -98,16 +99,21 @@ inline double bound(std::size_t n, double magnitude) {
   return static_cast<double>(n + 3) * static_cast<double>(std::numeric_limits<float>::epsilon()) * magnitude + 1e-37;
 }
 
-/// What the `avx512` backends may add for integer weights and few tokens by rounding activations to 8 bits: half a
-/// step of the columns that share a scale, and the rounding of that and of the factor. `weighted` is Σ |w| · max |x|
-/// of those columns.
-inline double activation_rounding(const losa::Backend& backend, std::size_t tokens, double weighted) {
-  return std::string_view(backend.name).starts_with("avx512") && tokens <= 8 ? 1.001 / 254 * weighted : 0.0;
+/// What the `avx512` and `amx` backends may add for weights of type Q and up to 8 tokens (`amx` and int8: any number)
+/// by rounding activations to 8 bits: half a step of the columns that share a scale, and the rounding of that and of
+/// the factor. `weighted` is Σ |w| · max |x| of those columns.
+template <losa::Integer Q>
+double activation_rounding(const losa::Backend& backend, std::size_t tokens, double weighted) {
+  const std::string_view name = backend.name;
+  const bool tiles = name.starts_with("amx");
+  const bool rounded = tokens <= 8 || (tiles && std::is_same_v<Q, losa::Int8>);
+  return (tiles || name.starts_with("avx512")) && rounded ? 1.001 / 254 * weighted : 0.0;
 }
-/// What the `avx512_bf16` backend may add for bf16 weights and more than 8 tokens by rounding activations to bf16;
-/// `magnitude` is Σ |w · x|.
+/// What the `avx512_bf16` and `amx` backends may add for bf16 weights and more than 8 tokens by rounding activations to
+/// bf16; `magnitude` is Σ |w · x|.
 inline double bf16_rounding(const losa::Backend& backend, std::size_t tokens, double magnitude) {
-  return backend.name == std::string_view("avx512_bf16") && tokens > 8 ? magnitude / 256 : 0.0;
+  const std::string_view name = backend.name;
+  return (name == "avx512_bf16" || name.starts_with("amx")) && tokens > 8 ? magnitude / 256 : 0.0;
 }
 
 template <losa::Storage T>

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "backends.hpp"
 #include "problem.hpp"
 
 #include <losa/core/thread_pool.hpp>
@@ -65,7 +66,7 @@ void check_spmm(std::size_t rows, std::size_t cols, std::size_t tokens, double s
       exact[t * rows + r] = sum;
       allowed[t * rows + r] = test::bound(mask.kept_in_row(r), magnitude);
     }
-  for (const losa::Backend* backend : losa::backends()) {
+  for (const losa::Backend* backend : test::backends_for<T>()) {
     CAPTURE(backend->name);
     Matrix y = before;
     losa::SpmmOptions options{.accumulate = accumulate, .backend = backend};
@@ -77,7 +78,8 @@ void check_spmm(std::size_t rows, std::size_t cols, std::size_t tokens, double s
         double limit = allowed[t * rows + r];
         if constexpr (std::same_as<T, losa::bf16>)
           limit += test::bf16_rounding(*backend, tokens, products[t * rows + r]);
-        if constexpr (!losa::Storage<T>) limit += test::activation_rounding(*backend, tokens, weighted[t * rows + r]);
+        if constexpr (!losa::Storage<T>)
+          limit += test::activation_rounding<T>(*backend, tokens, weighted[t * rows + r]);
         wrong += !(std::abs(static_cast<double>(y(t, r)) - exact[t * rows + r]) <= limit);
       }
     CHECK(wrong == 0);
@@ -148,7 +150,8 @@ TEST_CASE("spmm: 2:4 and 4:8 masks, known for what they are, in every type") {
               magnitude += std::abs(static_cast<double>(dense[r * cols + c]) * static_cast<double>(x(0, c)));
             }
             CHECK(std::abs(static_cast<double>(y(0, r)) - sum) <=
-                  test::bound(cols, magnitude) + (integers ? test::activation_rounding(*backend, 1, weights) : 0.0));
+                  test::bound(cols, magnitude) +
+                      (integers ? test::activation_rounding<losa::Int8>(*backend, 1, weights) : 0.0));
           }
         }
       };
@@ -169,7 +172,7 @@ TEST_CASE("spmm: sums of the largest integers do not overflow") {
   const std::vector<float> weight(2 * cols, 112);  // 7 · 16: exact in int4 too
   const auto packed = losa::pack(losa::view(weight.data(), 2, cols), mask);
   const auto check = [&](const auto& matrix, float w) {
-    for (const losa::Backend* backend : losa::backends())
+    for (const losa::Backend* backend : test::backends())
       for (std::size_t tokens : test::Sizes{1, 2, 4, 8, 16, 17}) {
         const std::vector<float> x(tokens * cols, -2);
         std::vector<float> y(tokens * 2);
@@ -203,11 +206,11 @@ TEST_CASE("spmm: integers times integers are exact where the scales are 1") {
           weight[r * cols + c] = static_cast<float>(r % 2 == 0 ? largest : -largest);
         }
       const auto packed = losa::quantize<Q>(losa::pack(losa::view(weight.data(), 37, cols), kept));
-      for (std::size_t tokens = 1; tokens <= 9; ++tokens) {
+      for (std::size_t tokens : test::Sizes{1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 40}) {
         std::vector<float> x(tokens * cols);
         for (std::size_t i = 0; i < x.size(); ++i)
           x[i] = i % cols % 128 == 0 ? -127.0f : static_cast<float>(random.below(255, i + 100000)) - 127.0f;
-        for (const losa::Backend* backend : losa::backends()) {
+        for (const losa::Backend* backend : test::backends()) {
           CAPTURE(backend->name);
           std::vector<float> y(tokens * 37);
           losa::spmm(packed, losa::view(x.data(), tokens, cols), losa::view(y.data(), tokens, 37), {},
@@ -234,7 +237,7 @@ TEST_CASE("spmm: a NaN stays one where activations are rounded to bf16") {
   const losa::Mask mask = packed.mask();
   for (std::uint32_t payload : {0x7fffffffu, 0xffffffffu, 0x7f800001u, 0xffc00000u})
     for (std::size_t tokens : test::Sizes{9, 16, 17, 32, 64, 80})
-      for (const losa::Backend* backend : losa::backends()) {
+      for (const losa::Backend* backend : test::backends()) {
         CAPTURE(backend->name);
         CAPTURE(payload);
         CAPTURE(tokens);
@@ -254,8 +257,9 @@ TEST_CASE("spmm: integer weights and activations too large, too small or not fin
   const float inf = std::numeric_limits<float>::infinity();
   const auto packed = test::random_packed<float>(40, 150, 0.6, 21);
   const losa::Mask mask = packed.mask();
-  const auto check = [&](const auto& matrix) {
-    for (const losa::Backend* backend : losa::backends())
+  const auto check = [&]<class Q>(Q) {
+    const auto matrix = losa::quantize<Q>(packed);
+    for (const losa::Backend* backend : test::backends())
       for (std::size_t tokens : test::Sizes{1, 2, 3, 5, 9, 16, 20}) {
         CAPTURE(backend->name);
         CAPTURE(tokens);
@@ -271,7 +275,7 @@ TEST_CASE("spmm: integer weights and activations too large, too small or not fin
           for (std::size_t t = 0; t < tokens; ++t) {
             const float unit = t + 1 == tokens ? factor : 1.0f;
             // 1e-2 as denormals have few bits; Σ |w| · max |x| is below 30.
-            const double limit = 1e-2 + test::activation_rounding(*backend, tokens, 30);
+            const double limit = 1e-2 + test::activation_rounding<Q>(*backend, tokens, 30);
             for (std::size_t r = 0; r < 40; ++r)
               CHECK(std::abs(static_cast<double>(y(t, r) / unit - expected(t, r) / unit)) <= limit);
           }
@@ -288,8 +292,8 @@ TEST_CASE("spmm: integer weights and activations too large, too small or not fin
         }
       }
   };
-  check(losa::quantize<losa::Int8>(packed));
-  check(losa::quantize<losa::Int4>(packed));
+  check(losa::Int8{});
+  check(losa::Int4{});
 }
 
 TEST_CASE("spmm: rows without and rows full of kept weights side by side") {
@@ -311,7 +315,7 @@ TEST_CASE("spmm: rows without and rows full of kept weights side by side") {
 }
 
 TEST_CASE("spmm: no rows, no columns, no tokens") {
-  for (const losa::Backend* backend : losa::backends()) {
+  for (const losa::Backend* backend : test::backends()) {
     std::vector<float> y(6, 7.0f);
     const std::vector<float> bias{1, 2};
     const losa::PackedMatrix<float> no_columns(losa::Mask(2, 0));
@@ -320,6 +324,13 @@ TEST_CASE("spmm: no rows, no columns, no tokens") {
     losa::spmm(no_columns, {nullptr, 1, 0, 0}, losa::view(y.data(), 1, 2), {},
                {.accumulate = true, .backend = backend});
     CHECK(y == std::vector<float>{1, 2, 1, 2, 1, 2});
+    std::vector<float> many(40, 7.0f);
+    const losa::PackedMatrix<losa::bf16> no_halves(losa::Mask(2, 0));
+    losa::spmm(no_halves, {nullptr, 20, 0, 0}, losa::view(many.data(), 20, 2), {}, {.bias = bias, .backend = backend});
+    for (std::size_t i = 0; i < many.size(); ++i) CHECK(many[i] == bias[i % 2]);
+    losa::spmm(losa::quantize<losa::Int8>(no_columns), {nullptr, 20, 0, 0}, losa::view(many.data(), 20, 2), {},
+               {.backend = backend});
+    CHECK(many == std::vector<float>(40, 0.0f));
     const losa::PackedMatrix<float> no_rows(losa::Mask(0, 2));
     losa::spmm(no_rows, losa::view(bias.data(), 1, 2), {nullptr, 1, 0, 0}, {}, {.backend = backend});
     losa::spmm_transposed(no_rows, {nullptr, 3, 0, 0}, losa::view(y.data(), 3, 2), {}, {.backend = backend});
@@ -437,9 +448,10 @@ TEST_CASE("spmm and spmm_transposed are adjoint: the two inner products agree") 
 
 TEST_CASE("spmm and spmm_transposed give the same bits for any number of threads, and again") {
   const auto packed = test::random_packed<float>(333, 900, 0.6, 3);
+  const auto halves = test::random_packed<losa::bf16>(333, 900, 0.6, 3);
   const auto bytes = losa::quantize<losa::Int8>(packed);
   const auto nibbles = losa::quantize<losa::Int4>(packed);
-  for (const losa::Backend* backend : losa::backends())
+  for (const losa::Backend* backend : test::backends())
     for (std::size_t tokens : test::Sizes{1, 3, 8, 20, 64, 300}) {
       CAPTURE(backend->name);
       CAPTURE(tokens);
@@ -454,6 +466,7 @@ TEST_CASE("spmm and spmm_transposed give the same bits for any number of threads
         Matrix y(tokens, 333, 7);
         Matrix dx(tokens, 900, 8);
         losa::spmm(packed, x.view(), y.view(), pool, {.accumulate = true, .backend = backend});
+        losa::spmm(halves, x.view(), y.view(), pool, {.accumulate = true, .backend = backend});
         losa::spmm(bytes, x.view(), y.view(), pool, {.accumulate = true, .backend = backend});
         losa::spmm(nibbles, x.view(), y.view(), pool, {.accumulate = true, .backend = backend});
         losa::spmm_transposed(packed, g.view(), dx.view(), pool, {.backend = backend});
@@ -469,7 +482,7 @@ TEST_CASE("spmm and spmm_transposed give the same bits for any number of threads
 
 TEST_CASE("spmm and spmm_transposed read and write nothing past either end of any buffer") {
   using Side = test::Guarded<float>::Side;
-  for (const losa::Backend* backend : losa::backends())
+  for (const losa::Backend* backend : test::backends())
     for (Side side : {Side::after, Side::before})
       for (std::size_t cols : test::Sizes{1, 5, 8, 63, 64, 67, 200})
         for (std::size_t tokens : test::Sizes{1, 2, 3, 4, 5, 8, 13, 64, 70, 131}) {
@@ -479,8 +492,13 @@ TEST_CASE("spmm and spmm_transposed read and write nothing past either end of an
           test::Guarded<float> dx(tokens * cols, side);
           x.fill(1);
           bias.fill(2);
-          losa::spmm(packed, losa::view(x.data(), tokens, cols), losa::view(y.data(), tokens, rows), {},
-                     {.bias = bias.span(), .backend = backend});
+          const auto multiply = [&](const auto& matrix) {
+            losa::spmm(matrix, losa::view(x.data(), tokens, cols), losa::view(y.data(), tokens, rows), {},
+                       {.bias = bias.span(), .backend = backend});
+          };
+          multiply(packed);
+          multiply(test::random_packed<losa::bf16>(rows, cols, 0.5, cols));
+          multiply(losa::quantize<losa::Int8>(packed));
           losa::spmm_transposed(packed, losa::view(y.data(), tokens, rows), losa::view(dx.data(), tokens, cols), {},
                                 {.accumulate = true, .backend = backend});
         }
@@ -500,7 +518,7 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
     for (std::size_t r = 0; r < rows; ++r)
       for (std::size_t c = 0; c < cols; ++c) masks.back().set(r, c, (c + r) % 4 < 2);
   }
-  for (const losa::Backend* backend : losa::backends())
+  for (const losa::Backend* backend : test::backends())
     for (const losa::Mask& mask : masks)
       for (std::size_t tokens : test::Sizes{1, 4, 8, 40, 131}) {
         const std::size_t rows = mask.rows();
@@ -532,18 +550,24 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
 
         const auto half = losa::pack_as<losa::bf16>(weight.view(), mask);
         test::Guarded<losa::bf16> halves(half.kept() + 32);
+        std::fill_n(halves.data(), halves.span().size(), losa::narrow<losa::bf16>(12345.0f));
         std::ranges::copy(half.values(), halves.data());
+        losa::spmm(half, x.view(), expected.view(), {}, {.backend = backend});
         backend->spmm_bf16(guarded, {halves.data()}, x.view(), y.view(), nullptr, false, {});
+        CHECK(test::bits_of(y) == test::bits_of(expected));
         const auto small = losa::pack_as<losa::f16>(weight.view(), mask);
         test::Guarded<losa::f16> smalls(small.kept() + 32);
         std::ranges::copy(small.values(), smalls.data());
         backend->spmm_f16(guarded, {smalls.data()}, x.view(), y.view(), nullptr, false, {});
         const auto bytes = losa::quantize<losa::Int8>(packed);
         test::Guarded<std::int8_t> byte_values(packed.kept() + 64);
+        std::fill_n(byte_values.data(), byte_values.span().size(), std::int8_t{99});
         std::copy_n(bytes.weights().values, packed.kept(), byte_values.data());
         test::Guarded<float> row_scales(bytes.scales().size());
         std::ranges::copy(bytes.scales(), row_scales.data());
+        losa::spmm(bytes, x.view(), expected.view(), {}, {.backend = backend});
         backend->spmm_int8(guarded, {byte_values.data(), row_scales.data()}, x.view(), y.view(), nullptr, false, {});
+        CHECK(test::bits_of(y) == test::bits_of(expected));
         const auto nibbles = losa::quantize<losa::Int4>(packed);
         const losa::Int4Weights fours = nibbles.weights();
         const std::size_t nibble_bytes = fours.offsets[layout.row_blocks * layout.tiles];

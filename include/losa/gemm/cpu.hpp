@@ -17,6 +17,7 @@ struct CpuFeatures {
   bool avx512f = false, avx512cd = false, avx512dq = false, avx512bw = false, avx512vl = false;
   bool avx512ifma = false, avx512vbmi = false, avx512vbmi2 = false, avx512vnni = false;
   bool avx512bitalg = false, avx512vpopcntdq = false, avx512bf16 = false;
+  bool amx_tile = false, amx_bf16 = false, amx_int8 = false;
 };
 
 inline CpuFeatures detect_cpu() noexcept {
@@ -29,13 +30,14 @@ inline CpuFeatures detect_cpu() noexcept {
   cpu.sse41 = bit(c, 19);
   cpu.sse42 = bit(c, 20);
   cpu.popcnt = bit(c, 23);
-  std::uint32_t saved = 0;  // register state that the system saves: bits 1, 2 SSE and AVX, bits 5-7 AVX-512
+  std::uint32_t saved = 0;  // register state that the system saves: bits 1, 2 SSE and AVX, 5-7 AVX-512, 17, 18 AMX
   if (bit(c, 27)) {
     std::uint32_t high = 0;
     __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
   }
   const bool ymm = (saved & 0x06u) == 0x06u;
   const bool zmm = (saved & 0xe6u) == 0xe6u;
+  const bool tiles = (saved & 0x60000u) == 0x60000u;
   cpu.avx = ymm && bit(c, 28);
   cpu.f16c = cpu.avx && bit(c, 29);
   cpu.fma = cpu.avx && bit(c, 12);
@@ -54,6 +56,9 @@ inline CpuFeatures detect_cpu() noexcept {
   cpu.avx512vnni = cpu.avx512f && bit(c, 11);
   cpu.avx512bitalg = cpu.avx512f && bit(c, 12);
   cpu.avx512vpopcntdq = cpu.avx512f && bit(c, 14);
+  cpu.amx_tile = tiles && bit(d, 24);
+  cpu.amx_bf16 = cpu.amx_tile && bit(d, 22);
+  cpu.amx_int8 = cpu.amx_tile && bit(d, 25);
   if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) cpu.avx512bf16 = cpu.avx512f && bit(a, 5);
   return cpu;
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/gemm/amx/backend.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/avx2/backend.hpp>
 #include <losa/gemm/avx512/backend.hpp>
@@ -28,7 +29,7 @@ namespace detail::inline LOSA_ARCH {
 inline auto known_backends() noexcept {
   return std::array {
 #if defined(LOSA_AVX2)
-    &avx512_bf16::backend(), &avx512::backend(), &avx2::backend(),
+    &amx::backend(), &avx512_bf16::backend(), &avx512::backend(), &avx2::backend(),
 #endif
 #if defined(LOSA_PORTABLE)
         &portable::backend(),

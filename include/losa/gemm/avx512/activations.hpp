@@ -36,6 +36,19 @@ LOSA_AVX512 inline std::uint32_t magnitude(const float* x, std::size_t n) noexce
   return _mm512_reduce_max_epu32(most);
 }
 
+inline constexpr float largest_integer = 127;
+
+/// False if columns of that magnitude have to stay in float. Compared as bits: -ffast-math takes no float for a NaN.
+inline bool fits(std::uint32_t magnitude) noexcept {
+  return magnitude == 0 ||
+         (magnitude >= std::bit_cast<std::uint32_t>(1e-30f) && magnitude <= std::bit_cast<std::uint32_t>(1e30f));
+}
+
+/// 16 columns of which `n` are left, as integers: −127 … 127.
+LOSA_AVX512 inline __m128i to_integers(const float* x, std::size_t n, float factor) noexcept {
+  return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(load_columns(x, n), _mm512_set1_ps(factor))));
+}
+
 /// `tokens` tokens in pieces of `piece` columns; tokens and columns past the last ones are zeros.
 template <std::size_t piece, std::size_t scale_cols>
 class ByteActivations {
@@ -66,23 +79,21 @@ class ByteActivations {
       for (std::size_t first = 0; first < x.cols; first += scale_cols) {
         const float* const from = x.data + t * x.stride + first;
         const std::size_t cols = std::min(scale_cols, x.cols - first);
-        const std::uint32_t most = magnitude(from, cols);  // compared as bits: -ffast-math takes no float for a NaN
+        const std::uint32_t most = magnitude(from, cols);
         if (most == 0) continue;
-        if (most < std::bit_cast<std::uint32_t>(1e-30f) || most > std::bit_cast<std::uint32_t>(1e30f)) return false;
-        scales_[first / scale_cols * n_ + t] = std::bit_cast<float>(most) / largest;
-        const __m512 factor = _mm512_set1_ps(largest / std::bit_cast<float>(most));
+        if (!fits(most)) return false;
+        scales_[first / scale_cols * n_ + t] = std::bit_cast<float>(most) / largest_integer;
+        const float factor = largest_integer / std::bit_cast<float>(most);
         for (std::size_t c = 0; c < cols; c += 16) {
-          const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(load_columns(from + c, cols - c), factor));
           std::uint8_t* const to = integers_ + ((first + c) / piece * n_ + t) * piece + (first + c) % piece;
-          _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm_xor_si128(_mm512_cvtsepi32_epi8(q), _mm_set1_epi8(-128)));
+          _mm_store_si128(reinterpret_cast<__m128i*>(to),
+                          _mm_xor_si128(to_integers(from + c, cols - c, factor), _mm_set1_epi8(-128)));
         }
       }
     return true;
   }
 
  private:
-  static constexpr float largest = 127;
-
   std::size_t n_;
   std::size_t cols_;
   std::uint8_t* integers_;

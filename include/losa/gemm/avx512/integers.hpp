@@ -28,6 +28,7 @@ LOSA_AVX512_BEGIN
 /// A scale for two tiles.
 using Activations = ByteActivations<tile_cols, 2 * tile_cols>;
 inline constexpr std::size_t tiles_per_scale = 2;
+inline constexpr std::size_t scale_cols = tiles_per_scale * tile_cols;
 
 LOSA_AVX512 inline __m512i row(const Int8Weights::Cursor& from) noexcept { return _mm512_loadu_si512(from.p); }
 LOSA_AVX512 inline __m512i row(const Int4Weights::Cursor& from) noexcept { return nibbles64(from.p); }

@@ -41,8 +41,8 @@ LOSA_AVX512 inline __m256 multiply_pairs(__m256 sum, __m256i a, __m256i b) noexc
 }
 
 /// 16 floats rounded to nearest even, as 16-bit integers in 32-bit lanes. A NaN stays one.
-LOSA_AVX512 inline __m512i round_to_bf16(const float* p) noexcept {
-  const __m512i x = _mm512_loadu_si512(p);
+LOSA_AVX512 inline __m512i round_to_bf16(__m512 v) noexcept {
+  const __m512i x = _mm512_castps_si512(v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   const __mmask16 nan =
@@ -126,13 +126,13 @@ struct Kernels : private avx512::Kernels {
       for (std::size_t c = 0; c < n; ++c) {
         const float* const from = columns + c * width;
         if (width == 16) {
-          const __m512i all = round_to_bf16(from);
+          const __m512i all = round_to_bf16(_mm512_load_ps(from));
           const __m256i packed = _mm256_packus_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
           _mm256_store_si256(reinterpret_cast<__m256i*>(to + c * width), packed);
         } else {
           for (std::size_t t = 0; t < width; t += 32)
-            _mm512_store_si512(to + c * width + t,
-                               _mm512_packus_epi32(round_to_bf16(from + t), round_to_bf16(from + t + 16)));
+            _mm512_store_si512(to + c * width + t, _mm512_packus_epi32(round_to_bf16(_mm512_load_ps(from + t)),
+                                                                       round_to_bf16(_mm512_load_ps(from + t + 16))));
         }
       }
     }

@@ -114,6 +114,18 @@ struct PanelProducts {
     });
   }
 
+  /// Bytes of scratch that spmm in panels takes on the calling thread, and at most in a task of up to `blocks` row
+  /// blocks.
+  static std::size_t shared_need(const PanelPlan& plan, std::size_t cols) noexcept {
+    return Scratch::need<float>(plan.floats(cols));
+  }
+  static std::size_t task_need(const PanelPlan& plan, const PanelGroup& group, std::size_t blocks) noexcept {
+    const TileShape shape(plan.width(group.first));
+    const std::size_t most = std::min(shape.blocks, blocks);
+    return TileDecoder<K>::need(most, shape.tiles) +
+           Scratch::need<float>(group.count * most * tile_rows * plan.width(group.first));
+  }
+
   template <class W>
   static void spmm(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y,
                    const float* bias, bool accumulate, ExecutorRef executor) {
@@ -122,7 +134,7 @@ struct PanelProducts {
         return few<typename K::template FewTokens<W>>(w, weights, x, y, bias, accumulate, executor);
     const PanelPlan plan{.tokens = x.rows, .lanes = K::lanes};
     const PanelGroups groups(plan, w.share_count);
-    Scratch shared(Scratch::need<float>(plan.floats(w.cols)));
+    Scratch shared(shared_need(plan, w.cols));
     float* panels = shared.take<float>(plan.floats(w.cols));
     pack_panels(x, plan, panels, executor);
     executor.parallel_for(w.share_count * groups.size(), [&](std::size_t task) {
@@ -133,7 +145,7 @@ struct PanelProducts {
       const TileShape shape(width);
       const std::size_t most = std::min(shape.blocks, end - begin);
       const std::size_t floats = most * tile_rows * width;
-      Scratch scratch(TileDecoder<K>::need(most, shape.tiles) + Scratch::need<float>(group.count * floats));
+      Scratch scratch(task_need(plan, group, end - begin));
       TileDecoder<K> decoder(scratch, most, shape.tiles);
       float* sums = scratch.take<float>(group.count * floats);
       for (std::size_t b = begin; b < end; b += most) {
