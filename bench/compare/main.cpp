@@ -10,11 +10,13 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <losa/gemm/registry.hpp>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <sstream>
+#include <string_view>
 
 #include "check.hpp"
 #include "inputs.hpp"
@@ -296,6 +298,9 @@ class Comparison {
   }
 
   static const char* isa() {
+    if (std::ranges::any_of(losa::backends(),
+                            [](const losa::Backend* b) { return b->name == std::string_view("amx"); }))
+      return "amx";
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
       return "avx512";
