@@ -296,11 +296,16 @@ class Adaptation {
   // ---- pruning one block --------------------------------------------------------------------------------------
 
   void prune_block(std::size_t b, const std::vector<std::uint64_t>& zeros, HiddenStates& hidden) {
-    const std::vector<InputStatistics> seen = input_statistics(engine_, b, hidden, policy_.needs);
-    for (std::size_t l = 0; l < layers_.size(); ++l)
-      if (block_[l] == b)
-        prune_layer(layer(l), options_.n_of_m ? Pattern(*options_.n_of_m) : Pattern(ExactZeros{.zeros = zeros[l]}),
-                    seen[layers_[l]->input].view(policy_.needs));
+    std::vector<InputStatistics> seen = input_statistics(engine_, b, hidden, policy_.needs);
+    std::vector<std::size_t> readers(seen.size());
+    for (const A_linear& one : engine_.linears(b)) ++readers[one.input];
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      if (block_[l] != b) continue;
+      const std::size_t input = layers_[l]->input;
+      prune_layer(layer(l), options_.n_of_m ? Pattern(*options_.n_of_m) : Pattern(ExactZeros{.zeros = zeros[l]}),
+                  seen[input].view(policy_.needs));
+      if (--readers[input] == 0) seen[input] = InputStatistics(0, {});  // Hessians are the largest that is held here
+    }
   }
 
   void prune_layer(A_linear& layer, const Pattern& pattern, const LayerStatistics& seen) {
