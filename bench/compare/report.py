@@ -111,6 +111,18 @@ def readme(quick, run, cells, further):
     return "\n\n".join(parts) + "\n"
 
 
+def compact(everything):
+    """JSON with a line for each row and numbers of six digits, so that the file stays small enough to be kept."""
+    def short(value):
+        if isinstance(value, float):
+            return float(f"{value:.6g}")
+        if isinstance(value, dict):
+            return {key: short(v) for key, v in value.items()}
+        return [short(v) for v in value] if isinstance(value, list) else value
+    text = json.dumps(short(everything), ensure_ascii=False)
+    return text.replace(', {"op"', ',\n{"op"') + "\n"
+
+
 def main():
     quick = results.complete(results.read(sys.argv[1]))
     run = results.complete(results.read(sys.argv[2]))
@@ -118,7 +130,7 @@ def main():
     cells = results.cells(quick)
     further = results.further(quick, run)
     everything = {"targets": cells, "further_targets": further, "targets_run": quick, "run": run}
-    results.write(folder / "results.json", json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
+    results.write(folder / "results.json", compact(everything))
     results.write(folder / "README.md", readme(quick, run, cells, further))
     if pictures:
         for name in ("speed_up", "roofline", "break_even"):
