@@ -29,14 +29,14 @@ def table(header, rows):
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
-def machine_lines(run):
+def machine_lines(run, libraries, left_out):
     m = run["machine"]
     lines = [f"{m['processor']}, {m['isa']}, {m['threads']} threads, last-level cache "
              f"{m['last_level_cache_bytes'] / 2**20:.0f} MiB. Measured in the same run: {m['read_gb_per_s']:.1f} GB/s "
              f"read, {m['fma_gflop_per_s']:.0f} GFLOP/s of f32 multiply-adds.", ""]
-    for library in run["libraries"]:
+    for library in libraries:
         lines.append(f"- {library['name']}: {library['version'] or 'left out, ' + library['absent']}")
-    lines += [f"- left out: {reason}" for reason in run["left_out"]]
+    lines += [f"- left out: {reason}" for reason in left_out]
     return "\n".join(lines)
 
 
@@ -92,7 +92,8 @@ def readme(quick, run, cells, further):
              "Written by `bench/run.sh`. Every contender in turn in one process, weights cold, the same number of "
              "threads for all; times are medians, a ratio is the fastest dense peer's time of the same value type by "
              "that of the row. GB/s counts the bytes of weights once, GFLOP/s the kept weights.",
-             machine_lines(run),
+             machine_lines(run, quick["libraries"], sorted({*quick["left_out"], *run["left_out"]})),
+             "DeepSparse, which needs a process of its own, takes part in the table of targets alone.",
              "## Targets\n\n4096 × 4096, 70 % pruned. Of this table's run: " +
              f"{quick['machine']['read_gb_per_s']:.1f} GB/s, {quick['machine']['fma_gflop_per_s']:.0f} GFLOP/s. "
              "A bold ratio meets its target; the best format is the fastest of losa's, the default one is "

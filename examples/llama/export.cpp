@@ -193,7 +193,8 @@ class ModelWriter::Writer {
         } else if (!weight.empty() && !compress_) {
           if (values) items.push_back(expanded_item(weight, tensor.dtype));
         } else {
-          items.push_back({{{tensor.name, tensor.bytes.size()}}, [&tensor](auto& writer) { writer.copy(tensor); }});
+          items.push_back({{{tensor.name, tensor.bytes.size()}},
+                           [&tensor](auto& writer) { writer.copy(tensor, losa::io::release_pages); }});
         }
       }
     // Which item goes into which file, so that the number of files is known.

@@ -5,6 +5,7 @@
 #include <losa/core/apportion.hpp>
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/mask.hpp>
 #include <losa/core/pattern.hpp>
 #include <losa/core/product_f64.hpp>

@@ -48,6 +48,8 @@ TEST_CASE_TEMPLATE("one block in memory at a time gives the same bits, and every
                                    }
                                  }};
     CHECK(run.run({}, {}, sink));
+    for (std::size_t b = 0; b + 1 < 3; ++b)
+      for (const auto& layer : parked.linears(b)) CHECK(layer.bytes() == 0);
     CHECK(same(run.report(), expected));
     CHECK(told == std::vector<std::size_t>{0, 1, 2});
     std::size_t at = 0;

@@ -4,6 +4,7 @@
 #include <losa/losa.hpp>
 #include <losa/published.hpp>
 
+#include <bit>
 #include <vector>
 
 double ENTRY();
@@ -25,6 +26,17 @@ double ENTRY() {
   losa::spmm(packed, xs, ys, pool);
   losa::spmm_transposed(packed, ys, losa::view(dx.data(), tokens, in), pool);
   losa::sddmm(ys, xs, packed, pool);
+
+  // Checks of what comes in hold whatever the flags, of this unit or of the other.
+  packed.values()[0] = std::bit_cast<float>(0x7fc00000u);
+  bool refused = false;
+  try {
+    losa::quantize<losa::Int8>(packed);
+  } catch (const losa::NumericError&) {
+    refused = true;
+  }
+  if (!refused) return 0;
+  packed.values()[0] = 1;
 
   double sum = 0;
   for (float value : dx) sum += static_cast<double>(value);

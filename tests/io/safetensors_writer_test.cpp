@@ -91,6 +91,27 @@ TEST_CASE("safetensors writer: copies are byte for byte, also of dtypes that are
   CHECK(slurp(dir / "out") == slurp(dir / "again"));
 }
 
+TEST_CASE("safetensors writer: a copy tells of every piece that is written, in order") {
+  TempDir dir;
+  const std::vector<std::uint8_t> values((std::size_t{16} << 20) + 5, 7);
+  {
+    SafetensorsWriter writer(dir / "in");
+    writer.add<std::uint8_t>("a", {values.size()}, values);
+    writer.commit();
+  }
+  const SafetensorsFile in(dir / "in");
+  std::vector<std::size_t> pieces;
+  SafetensorsWriter writer(dir / "out");
+  writer.copy(in.tensors()[0], [&](std::span<const std::byte> piece) {
+    CHECK(piece.data() == in.tensors()[0].bytes.data() + (pieces.empty() ? 0 : pieces[0]));
+    pieces.push_back(piece.size());
+    losa::io::release_pages(piece);
+  });
+  writer.commit();
+  CHECK(pieces == std::vector<std::size_t>{values.size() - 5, 5});
+  CHECK(slurp(dir / "out") == slurp(dir / "in"));
+}
+
 TEST_CASE("safetensors writer: mistakes are named, and nothing is written") {
   TempDir dir;
   spit(dir / "x", "before");

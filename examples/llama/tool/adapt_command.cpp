@@ -149,6 +149,7 @@ std::uint64_t model_hash(const std::string& directory) {
       const std::size_t at = tensor->bytes.size() / samples * i;
       add(tensor->bytes.subspan(at, std::min(sample, tensor->bytes.size() - at)));
     }
+    losa::io::release_pages(tensor->bytes);  // a page that is touched may bring megabytes around it
   }
   return hash;
 }
@@ -192,7 +193,7 @@ std::string fingerprint(const AdaptArguments& a, std::span<const llama::Token> t
   json["token_bits"] = a.token_bits;
   json["tokens"] = tokens.size();
   json["tokens_hash"] = hash;
-  return json.dump();
+  return text_of(json);
 }
 
 /// Refuses to go on with what was made with other arguments, and names those that differ.
@@ -203,7 +204,8 @@ void expect_same_arguments(const std::string& out, const std::string& saved, con
   std::string differing;
   for (const auto& [key, value] : now.items()) {
     const Json was = before.is_object() && before.contains(key) ? before[key] : Json("unknown");
-    if (was != value) differing += (differing.empty() ? "" : ", ") + key + " " + was.dump() + ", now " + value.dump();
+    if (was != value)
+      differing += (differing.empty() ? "" : ", ") + key + " " + text_of(was) + ", now " + text_of(value);
   }
   losa::detail::raise<losa::FileError>("--out ", out, ": the run there has other arguments: ", differing);
 }
@@ -242,6 +244,7 @@ std::size_t smallest_side(E& engine) {
 template <losa::Adapter A>
 void run_adapt(const AdaptArguments& a) {
   const llama::Config config = llama::read_config(a.model);
+  llama::Checkpoint checked(a.model);  // a config.json that lies is told as such, not as a token out of range
   std::vector<llama::Token> tokens = llama::read_tokens(a.train, config.vocabulary, a.token_bits);
   const std::string print = fingerprint(a, tokens);
   const auto held = static_cast<std::size_t>(a.hold_out * static_cast<double>(tokens.size()));
@@ -256,7 +259,11 @@ void run_adapt(const AdaptArguments& a) {
   if (directory.complete()) {
     std::ifstream file(directory.report());
     const Json report = Json::parse(file, nullptr, false);
-    expect_same_arguments(a.out, report.is_object() ? report.value("fingerprint", "") : "", print);
+    expect_same_arguments(a.out,
+                          report.is_object() && report.contains("fingerprint") && report["fingerprint"].is_string()
+                              ? report["fingerprint"].get<std::string>()
+                              : std::string(),
+                          print);
     expect_all_files(a.out);
     say(a.common, a.out + " is complete");
     write_json(a.common, report);
@@ -381,7 +388,7 @@ void run_adapt(const AdaptArguments& a) {
                    {"resumes", log.resumes}};
   if (log.damping.raised != 0)
     report["run"]["damping"] = {{"layers_raised", log.damping.raised}, {"largest", log.damping.largest}};
-  losa::io::write_file((directory.staging() / "report.json").string(), report.dump(1) + "\n");
+  losa::io::write_file((directory.staging() / "report.json").string(), text_of(report, 1) + "\n");
   directory.publish();
 
   write_json(a.common, report);

@@ -49,10 +49,14 @@ llama::Weights weights_choice(const std::string& weights) {
   return llama::Weights::automatic;
 }
 
+std::string text_of(const nlohmann::ordered_json& json, int indent) {
+  return json.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
 void write_json(const Common& common, const nlohmann::ordered_json& json) {
   if (common.json.empty()) return;
   losa::io::AtomicFile file(common.json);
-  file.write(json.dump(2) + "\n");
+  file.write(text_of(json, 2) + "\n");
   file.commit();
 }
 

@@ -54,6 +54,10 @@ void add_weights(CLI::App& app, std::string& weights);
 /// What --weights stands for.
 llama::Weights weights_choice(const std::string& weights);
 
+/// `json` as text; with an indent over several lines. Names of files need not be UTF-8, JSON is: a byte that fits
+/// nothing becomes U+FFFD.
+std::string text_of(const nlohmann::ordered_json& json, int indent = -1);
+
 /// Writes `json` where --json asks for it (nothing where it does not), aside and renamed.
 void write_json(const Common& common, const nlohmann::ordered_json& json);
 

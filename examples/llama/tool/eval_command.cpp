@@ -69,8 +69,8 @@ void run_perplexity(const EvalArguments& a) {
   const std::size_t sequences = sequence_count(a.sequences);
   losa::ThreadPool pool(a.common.threads);
   const llama::Config config = llama::read_config(a.model);
-  const std::vector<llama::Token> tokens = llama::read_tokens(a.tokens, config.vocabulary, a.token_bits);
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
+  const std::vector<llama::Token> tokens = llama::read_tokens(a.tokens, config.vocabulary, a.token_bits);
   ProgressBar bar;
   const llama::Evaluation result = llama::evaluate(model, tokens, {.context = a.context, .sequences = sequences},
                                                    [&](const losa::ProgressEvent& event) {

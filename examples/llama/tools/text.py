@@ -28,7 +28,10 @@ def load_tokenizer(path):
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
         sys.exit(f"text: there is no {path}; name a tokeniser with --tokenizer")
-    return Tokenizer.from_file(str(path))
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as why:  # the package throws nothing narrower
+        sys.exit(f"text: {path}: {why}")
 
 
 def encode(tokenizer, text):
@@ -47,10 +50,16 @@ def questions(tokenizer, lines):
             continue
         try:
             question = json.loads(line)
+            choices, answer = question["choices"], question["answer"]
+            if not (isinstance(choices, list) and choices and all(isinstance(choice, str) for choice in choices)):
+                raise ValueError(f"choices must be a list of texts, got {choices!r:.60}")
+            if not (type(answer) is int and 0 <= answer < len(choices)):
+                raise ValueError(f"answer must be the index of a choice, got {answer!r:.60}")
             question["context"] = encode(tokenizer, question["context"])
             question["choices"] = [encode(tokenizer, choice) for choice in question["choices"]]
-        except (ValueError, TypeError, KeyError) as why:
-            sys.exit(f"text: line {number} is no question with a context and choices in text: {why}")
+        except (ValueError, TypeError, KeyError, RecursionError) as why:
+            sys.exit(f"text: line {number} is no question with a context, choices in text and an answer: "
+                     f"{type(why).__name__}: {why}")
         yield json.dumps(question)
 
 
@@ -77,8 +86,11 @@ def write_tokens(path, ids, vocabulary):
 
 def write_aside(path, content):
     aside = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    aside.write_bytes(content)
-    aside.rename(path)
+    try:
+        aside.write_bytes(content)
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def id_list(text):
@@ -129,8 +141,8 @@ def main():
                 write_tokens(o.out, ids, json.loads((o.model / "config.json").read_text())["vocab_size"])
             else:
                 print(",".join(map(str, ids)))
-    except (OSError, UnicodeDecodeError) as why:
-        sys.exit(f"text: {why}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as why:
+        sys.exit(f"text: {getattr(o, 'file', None) or o.model}: {type(why).__name__}: {why}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@
 #include <losa/allocate/score_curve.hpp>
 #include <losa/calibrate/feature_gram.hpp>
 #include <losa/calibrate/reconstruction_error.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/pattern.hpp>
 #include <losa/core/progress.hpp>
 #include <losa/mask/policy.hpp>
@@ -370,7 +371,7 @@ class Adaptation {
     const std::uint64_t end = segment_end(step_);
     while (trained_ < end) {
       const double loss = engine_.train_step(trained_);
-      if (!std::isfinite(loss))
+      if (!detail::is_finite(loss))
         detail::raise<NumericError>("adapt: the loss is not finite at training step ", trained_ + 1, " of ",
                                     options_.train_steps, " (schedule step ", step_, "); lower the learning rate");
       update();

@@ -71,10 +71,18 @@ class AdaptedLinear {
   /// The caller keeps it, and what `weight` viewed if it was rewritten.
   Mask park() {
     packed_.reset();
-    base_ = {};
-    workspace_ = {};
+    base_ = std::vector<float>();  // `= {}` would keep the memory
+    workspace_ = LoraWorkspace();
+    if constexpr (requires { adapter_->park(); })
+      if (has_adapter()) adapter_->park();
     weight.data = nullptr;
     return std::exchange(mask_, Mask{});
+  }
+  /// Bytes of what has the size of the weight: mask, packed values and their copy without the adapter. Not what
+  /// `weight` views, nor the adapter.
+  std::size_t bytes() const noexcept {
+    return mask_.rows() * mask_.words_per_row() * sizeof(std::uint64_t) + (packed_ ? packed_->bytes() : 0) +
+           base_.capacity() * sizeof(float);
   }
   /// Undoes park(): `values` (out, in) hold the master as it was, `mask` what park() returned.
   void unpark(float* values, Mask mask, ExecutorRef executor = {}) {

@@ -18,6 +18,7 @@
 #include <losa/adapter/resize.hpp>
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/mask.hpp>
 #include <losa/core/random.hpp>
 #include <losa/core/view.hpp>
@@ -146,7 +147,7 @@ class LoraFactors {
                                 rank);
   }
   void check_scale() const {
-    if (!std::isfinite(scale_)) detail::raise<RangeError>("LoraFactors: scale must be finite, got ", scale_);
+    if (!detail::is_finite(scale_)) detail::raise<RangeError>("LoraFactors: scale must be finite, got ", scale_);
   }
   void set_rank(std::size_t rank) {
     rank_ = rank;
@@ -166,7 +167,7 @@ class LoraFactors {
       detail::raise<ShapeError>("resize: mask must be ", out_, " × ", in_, ", got ", mask.rows(), " × ", mask.cols());
     for (std::span<float> factor : parameters())
       for (float value : factor)
-        if (!std::isfinite(value)) detail::raise<NumericError>("resize: a factor of the adapter is not finite");
+        if (!detail::is_finite(value)) detail::raise<NumericError>("resize: a factor of the adapter is not finite");
     const std::size_t old = this->rank();
     const std::vector<float> old_a = a_;
     const std::vector<float> old_bt = bt_;

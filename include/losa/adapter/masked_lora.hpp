@@ -47,6 +47,9 @@ class MaskedLora : public LoraFactors {
     add_to(delta_, delta_.values(), executor);
   }
 
+  /// Lets go of what refresh keeps besides; refresh brings it back.
+  void park() { delta_ = PackedMatrix<float>(); }
+
   /// y (tokens, out), overwritten, from x (tokens, in). `packed` as refresh left it.
   /// Throws ShapeError on other sizes, also where dropout is asked for and refresh has not seen these weights.
   void forward(const PackedMatrix<float>& packed, MatrixView<const float> x, MatrixView<float> y, DropoutKey key,

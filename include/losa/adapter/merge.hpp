@@ -54,7 +54,7 @@ class Merge {
     if (saved_.empty()) return;
     for (std::size_t r = 0; r < weight_.rows; ++r)
       std::copy_n(saved_.data() + r * weight_.cols, weight_.cols, weight_.row(r).data());
-    saved_ = {};
+    saved_ = std::vector<float>();  // `= {}` would keep the memory
   }
 
  private:

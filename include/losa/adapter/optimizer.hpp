@@ -18,6 +18,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 
 namespace losa::inline v0 {
 
@@ -86,7 +87,7 @@ inline double squared_norm(std::span<const float> g) noexcept {
 /// Infinity clips nothing. Throws RangeError unless max_norm > 0, NumericError if total_norm is not finite.
 inline double clip_scale(double total_norm, double max_norm) {
   if (!(max_norm > 0)) detail::raise<RangeError>("clip_scale: max_norm must be positive, got ", max_norm);
-  if (!std::isfinite(total_norm))
+  if (!detail::is_finite(total_norm))
     detail::raise<NumericError>("clip_scale: the norm of the gradients is not finite, got ", total_norm);
   return total_norm > max_norm ? max_norm / total_norm : 1.0;
 }

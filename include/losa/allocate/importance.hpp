@@ -15,13 +15,14 @@
 
 #include <losa/allocate/rmi.hpp>
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 
 namespace losa::inline v0 {
 
 /// I_i in (0, 1], one per layer. Negative estimates (debiased RMI) count as no information, 0. Where no layer shares
 /// information with another, 0/0 is 1/layers: all are equally important. Throws RangeError unless β ≥ 0 is finite.
 inline std::vector<double> importance(const RmiMatrix& rmi, double beta = 1.0) {
-  if (!(beta >= 0.0 && std::isfinite(beta)))
+  if (!(beta >= 0.0 && detail::is_finite(beta)))
     detail::raise<RangeError>("importance: beta must be at least 0 and finite, got ", beta);
   std::vector<double> result(rmi.layers);
   double total = 0;

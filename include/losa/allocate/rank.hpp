@@ -10,7 +10,6 @@
 //
 //   auto rank = losa::allocate_rank(reconstruction_error, {.mean = 8, .min = 1, .max = 16});
 
-#include <cmath>
 #include <cstddef>
 #include <queue>
 #include <span>
@@ -18,6 +17,7 @@
 
 #include <losa/allocate/allocator.hpp>
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 
 namespace losa::inline v0 {
 
@@ -51,7 +51,7 @@ inline std::size_t rank_budget(const char* where, std::size_t units, const RankO
 inline std::vector<std::size_t> allocate_rank(std::span<const double> error, const RankOptions& options = {}) {
   const std::size_t layers = error.size();
   for (std::size_t i = 0; i < layers; ++i)
-    if (!(error[i] >= 0.0 && std::isfinite(error[i])))
+    if (!(error[i] >= 0.0 && detail::is_finite(error[i])))
       detail::raise<RangeError>("allocate_rank: error of layer ", i, " must be at least 0 and finite, got ", error[i]);
   const std::size_t total = detail::rank_budget("allocate_rank", layers, options);
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/view.hpp>
 
 namespace losa::inline v0 {
@@ -85,7 +86,7 @@ inline RmiMatrix mutual_information(std::span<const MatrixView<const double>> gr
     for (std::size_t i = 0; i < n; ++i)
       for (std::size_t j = 0; j < n; ++j) {
         const double value = grams[l](i, j);
-        if (!std::isfinite(value)) detail::raise<NumericError>("mutual_information: gram ", l, " is not finite");
+        if (!detail::is_finite(value)) detail::raise<NumericError>("mutual_information: gram ", l, " is not finite");
         largest = std::max(largest, std::abs(value));
       }
     for (std::size_t i = 0; i < n; ++i)

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/view.hpp>
 
 namespace losa::inline v0 {
@@ -28,7 +29,7 @@ class ScoreCurve {
 
   /// One weight. Throws NumericError unless q ≥ 0 is finite.
   void add(double square_score) {
-    if (!(square_score >= 0.0 && std::isfinite(square_score)))
+    if (!(square_score >= 0.0 && detail::is_finite(square_score)))
       detail::raise<NumericError>("ScoreCurve: a squared score must be at least 0 and finite, got ", square_score);
     const std::size_t bin = bin_of(square_score);
     ++count_[bin];

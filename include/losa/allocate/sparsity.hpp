@@ -21,6 +21,7 @@
 #include <losa/allocate/allocator.hpp>
 #include <losa/allocate/importance.hpp>
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 
 namespace losa::inline v0 {
 
@@ -38,17 +39,17 @@ inline std::vector<double> allocate_sparsity(std::span<const double> importance,
   const double target = options.target;
   if (!(target >= 0.0 && target < 1.0))
     detail::raise<RangeError>("allocate_sparsity: target must be in [0, 1), got ", target);
-  if (!(options.delta >= 0.0 && std::isfinite(options.delta)))
+  if (!(options.delta >= 0.0 && detail::is_finite(options.delta)))
     detail::raise<RangeError>("allocate_sparsity: delta must be at least 0 and finite, got ", options.delta);
   if (!options.sizes.empty() && options.sizes.size() != layers)
     detail::raise<ShapeError>("allocate_sparsity: ", layers, " layers need ", layers, " sizes, got ",
                               options.sizes.size());
   double weights = 0;
   for (std::size_t i = 0; i < layers; ++i) {
-    if (!std::isfinite(importance[i]))
+    if (!detail::is_finite(importance[i]))
       detail::raise<RangeError>("allocate_sparsity: importance of layer ", i, " is not finite");
     const double size = options.sizes.empty() ? 1.0 : options.sizes[i];
-    if (!(size > 0.0 && std::isfinite(size)))
+    if (!(size > 0.0 && detail::is_finite(size)))
       detail::raise<RangeError>("allocate_sparsity: size of layer ", i, " must be positive and finite, got ", size);
     weights += size;
   }

@@ -12,7 +12,6 @@
 //   auto rank = losa::spectral_ranks(squared_singular_values, gains, price_per_rank, {.budget = 8 * total_price});
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <queue>
@@ -21,6 +20,7 @@
 
 #include <losa/allocate/allocator.hpp>
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 
 namespace losa::inline v0 {
 
@@ -47,11 +47,11 @@ inline std::vector<std::size_t> spectral_ranks(std::span<const std::vector<doubl
   for (std::size_t l = 0; l < units; ++l) {
     const std::vector<double>& spectrum = squared_singular_values[l];
     const double gain = gains.empty() ? 1.0 : gains[l];
-    if (!(gain > 0.0 && std::isfinite(gain) && price_per_rank[l] > 0.0 && std::isfinite(price_per_rank[l])))
+    if (!(gain > 0.0 && detail::is_finite(gain) && price_per_rank[l] > 0.0 && detail::is_finite(price_per_rank[l])))
       detail::raise<RangeError>("spectral_ranks: gain and price of unit ", l, " must be positive and finite, got ",
                                 gain, " and ", price_per_rank[l]);
     for (std::size_t k = 0; k < spectrum.size(); ++k)
-      if (!(spectrum[k] >= 0.0 && std::isfinite(spectrum[k]) && (k == 0 || spectrum[k] <= spectrum[k - 1])))
+      if (!(spectrum[k] >= 0.0 && detail::is_finite(spectrum[k]) && (k == 0 || spectrum[k] <= spectrum[k - 1])))
         detail::raise<RangeError>("spectral_ranks: squared singular values of unit ", l,
                                   " must be finite, at least 0 and falling");
     cap[l] = std::min(options.max, spectrum.size());

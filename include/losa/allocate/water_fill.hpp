@@ -22,6 +22,7 @@
 #include <losa/allocate/allocator.hpp>
 #include <losa/allocate/score_curve.hpp>
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 
 namespace losa::inline v0 {
 
@@ -47,7 +48,7 @@ inline std::vector<double> water_fill(std::span<const ScoreCurve> curves, std::s
   double weights = 0;
   for (std::size_t l = 0; l < units; ++l) {
     const double gain = gains.empty() ? 1.0 : gains[l];
-    if (!(gain > 0.0 && std::isfinite(gain)))
+    if (!(gain > 0.0 && detail::is_finite(gain)))
       detail::raise<RangeError>("water_fill: gain of matrix ", l, " must be positive and finite, got ", gain);
     weights += static_cast<double>(curves[l].size());
   }

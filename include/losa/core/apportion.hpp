@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 
 namespace losa::inline v0 {
 
@@ -48,7 +49,7 @@ inline std::vector<std::size_t> apportion(std::span<const double> wanted, std::s
   for (std::size_t i = 0; i < n; ++i) {
     if (lower[i] > upper[i])
       detail::raise<RangeError>("apportion: bounds of share ", i, " run backwards: [", lower[i], ", ", upper[i], "]");
-    if (!std::isfinite(wanted[i])) detail::raise<RangeError>("apportion: share ", i, " is not finite");
+    if (!detail::is_finite(wanted[i])) detail::raise<RangeError>("apportion: share ", i, " is not finite");
     least += lower[i];
     most += upper[i];
   }

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/packed_matrix.hpp>
@@ -58,7 +59,7 @@ class QuantizedMatrix {
     allocate();
     std::vector<float> largest(scales_.size());
     for_each_value(packed, [&](std::size_t scale, float value) {
-      if (!std::isfinite(value)) detail::raise<NumericError>("quantize: a value is ", value);
+      if (!detail::is_finite(value)) detail::raise<NumericError>("quantize: a value is ", value);
       largest[scale] = std::max(largest[scale], std::abs(value));
     });
     for (std::size_t i = 0; i < largest.size(); ++i) {
@@ -70,7 +71,7 @@ class QuantizedMatrix {
       } else {
         while (widen(scale) * Q::largest < largest[i]) ++scale.bits;
       }
-      if (!std::isfinite(widen(scale)))
+      if (!detail::is_finite(widen(scale)))
         detail::raise<NumericError>("quantize: ", largest[i], " is too large for a scale in f16");
     }
     store(packed);
@@ -88,7 +89,7 @@ class QuantizedMatrix {
       detail::raise<ShapeError>("QuantizedMatrix: the mask needs ", matrix.values_.size(), " bytes of integers and ",
                                 matrix.scales_.size(), " scales, got ", integers.size(), " and ", scales.size());
     for (Scale scale : scales)
-      if (!(widen(scale) >= 0 && std::isfinite(widen(scale))))
+      if (!(widen(scale) >= 0 && detail::is_finite(widen(scale))))
         detail::raise<NumericError>("QuantizedMatrix: a scale is ", widen(scale));
     std::ranges::copy(integers, matrix.values_.data());
     std::ranges::copy(scales, matrix.scales_.data());

@@ -25,11 +25,11 @@ namespace losa::inline v0 {
 
 namespace detail::inline LOSA_ARCH {
 
-/// Every backend that this build knows, best first.
+/// Every backend that this build knows, best first; but `amx`, which no processor has run yet, only when it is named.
 inline auto known_backends() noexcept {
   return std::array {
 #if defined(LOSA_AVX2)
-    &amx::backend(), &avx512_bf16::backend(), &avx512::backend(), &avx2::backend(),
+    &avx512_bf16::backend(), &amx::backend(), &avx512::backend(), &avx2::backend(),
 #endif
 #if defined(LOSA_PORTABLE)
         &portable::backend(),

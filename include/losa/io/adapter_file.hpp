@@ -9,7 +9,6 @@
 //   for (const losa::io::SavedAdapter& saved : losa::io::load_adapter("adapter/adapter.safetensors")) ...
 
 #include <charconv>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -22,6 +21,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/mask.hpp>
 #include <losa/core/view.hpp>
 #include <losa/io/compressed.hpp>
@@ -141,7 +141,7 @@ inline std::vector<SavedAdapter> load_adapter(const SafetensorsFile& file) {
       detail::raise<FileError>(file.path(), ": metadata ", detail::quote_name(name + ".scale"), " is missing");
     const std::string& digits = scale->second;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), adapter.scale);
-    if (error != std::errc() || end != digits.data() + digits.size() || !std::isfinite(adapter.scale))
+    if (error != std::errc() || end != digits.data() + digits.size() || !detail::is_finite(adapter.scale))
       detail::raise<FileError>(file.path(), ": metadata ", detail::quote_name(name + ".scale"),
                                " must be a number, got ", detail::quote_name(digits));
     if (const Tensor* mask = file.find(name + ".mask")) {

@@ -16,7 +16,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -28,6 +27,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/mask.hpp>
 #include <losa/core/types.hpp>
 #include <losa/gemm/packed_matrix.hpp>
@@ -173,7 +173,7 @@ PackedMatrix<T> read_compressed(const CompressedWeight& weight, bool check_finit
     for (std::size_t i = 0; i < weight.kept; ++i) {
       T value;
       std::memcpy(&value, values.bytes.data() + i * sizeof(T), sizeof(T));
-      if (!std::isfinite(widen(value))) detail::raise_tensor(values, "NaN or Inf at [", i, "]");
+      if (!detail::is_finite(widen(value))) detail::raise_tensor(values, "NaN or Inf at [", i, "]");
     }
   return PackedMatrix<T>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes, values.bytes);
 }

@@ -183,10 +183,18 @@ class SafetensorsWriter {
       }
     });
   }
-  /// A tensor of another file, byte for byte, whatever its dtype; that file must outlive commit().
-  void copy(const Tensor& tensor) {
+  /// A tensor of another file, byte for byte, whatever its dtype; that file must outlive commit(). `written` is told of
+  /// every piece, of at most 16 MiB, that has been written: release_pages lets go of what was mapped.
+  void copy(const Tensor& tensor, std::function<void(std::span<const std::byte>)> written = {}) {
     insert({{tensor.name, tensor.dtype_name, tensor.shape, tensor.bytes.size(), size_of(tensor.dtype)},
-            [bytes = tensor.bytes](TensorSink& sink) { sink.write(bytes); }});
+            [bytes = tensor.bytes, written = std::move(written)](TensorSink& sink) {
+              constexpr std::size_t most = std::size_t{16} << 20;
+              for (std::size_t at = 0; at < bytes.size(); at += most) {
+                const std::span<const std::byte> piece = bytes.subspan(at, std::min(most, bytes.size() - at));
+                sink.write(piece);
+                if (written) written(piece);
+              }
+            }});
   }
 
   /// A tensor that is filled or put later. Throws as add does.

@@ -6,8 +6,6 @@
 //   losa::io::read_f32(tensor, losa::view(rows.data(), 16, in), {.first_row = 32});   // rows 32..47, widened
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -18,6 +16,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/io/dtype.hpp>
@@ -99,10 +98,6 @@ inline std::string index_text(const io::Tensor& tensor, std::size_t element) {
   return shape_text(index);
 }
 
-inline bool is_finite(float value) noexcept {
-  return (std::bit_cast<std::uint32_t>(value) & 0x7f800000u) != 0x7f800000u;
-}
-
 /// Elements [first, first + out.size()) of a tensor whose values are stored as T, widened to float.
 template <Storage T>
 void widen_range(const io::Tensor& tensor, std::size_t first, std::span<float> out, bool check_finite) {
@@ -121,9 +116,9 @@ void widen_range(const io::Tensor& tensor, std::size_t first, std::span<float> o
       for (std::size_t i = 0; i < n; ++i)
         if (const float value = out[begin + i]; !is_finite(value))
           raise_tensor(tensor,
-                       std::isnan(value) ? "NaN"
-                       : value > 0       ? "Inf"
-                                         : "-Inf",
+                       is_nan(value) ? "NaN"
+                       : value > 0   ? "Inf"
+                                     : "-Inf",
                        " at ", index_text(tensor, first + begin + i));
   }
 }

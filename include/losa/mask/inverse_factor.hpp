@@ -8,13 +8,13 @@
 //
 //   auto factor = losa::inverse_factor(hessian, {.damping = 0.01}, executor);      // hessian (in, in), double
 
-#include <cmath>
 #include <cstddef>
 #include <string_view>
 #include <vector>
 
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/view.hpp>
 #include <losa/mask/triangular_inverse.hpp>
 
@@ -47,7 +47,7 @@ inline InverseFactor inverse_factor(MatrixView<const double> hessian, const Damp
                                     const ExecutorRef& executor = {}, std::string_view where = "inverse_factor") {
   const std::size_t size = hessian.rows;
   detail::expect_shape(where, "hessian", hessian, size, size);
-  if (!(options.damping >= 0.0 && std::isfinite(options.damping)))
+  if (!(options.damping >= 0.0 && detail::is_finite(options.damping)))
     detail::raise<RangeError>(where, ": damping must be finite and not negative, got ", options.damping);
 
   InverseFactor result{.upper = {}, .damping = options.damping, .raises = 0, .dead = std::vector<bool>(size)};
@@ -55,7 +55,7 @@ inline InverseFactor inverse_factor(MatrixView<const double> hessian, const Damp
   std::size_t live = 0;
   for (std::size_t r = 0; r < size; ++r) {
     for (std::size_t c = r; c < size; ++c)
-      if (!std::isfinite(hessian(r, c)))
+      if (!detail::is_finite(hessian(r, c)))
         detail::raise<NumericError>(where, ": element (", r, ", ", c, ") of the Hessian is not finite");
     const double diagonal = hessian(r, r);
     if (diagonal < 0)

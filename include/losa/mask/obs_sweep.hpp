@@ -18,6 +18,7 @@
 
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/mask.hpp>
 #include <losa/core/pattern.hpp>
 #include <losa/core/product_f64.hpp>
@@ -43,7 +44,7 @@ class ObsSweep {
       if (!factor.dead[c]) pivots_[c] = factor.upper(c, c);
     for (std::size_t r = 0; r < weight.rows; ++r)
       for (std::size_t c = 0; c < weight.cols; ++c)
-        if (!std::isfinite(weight(r, c))) raise<NumericError>("SparseGpt: weight (", r, ", ", c, ") is not finite");
+        if (!detail::is_finite(weight(r, c))) raise<NumericError>("SparseGpt: weight (", r, ", ", c, ") is not finite");
     for_weights(0, weight.cols, [&](std::size_t r, std::size_t c) { work(r, c) = weight(r, c); });
   }
 

@@ -9,7 +9,6 @@
 //   losa::Mask next = losa::select(losa::Magnitude{}, weight, losa::Unstructured{0.8}, {.within = &mask});
 
 #include <algorithm>
-#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <span>
@@ -19,6 +18,7 @@
 
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/mask.hpp>
 #include <losa/core/pattern.hpp>
 #include <losa/core/view.hpp>
@@ -95,7 +95,7 @@ struct Candidates {
 template <class S>
 float checked_score(const S& score, std::size_t r, std::size_t c, float weight) {
   const float value = score(r, c, weight);
-  if (std::isnan(value)) raise<NumericError>("select: the score of weight (", r, ", ", c, ") is not a number");
+  if (detail::is_nan(value)) raise<NumericError>("select: the score of weight (", r, ", ", c, ") is not a number");
   return value;
 }
 

@@ -21,6 +21,7 @@
 
 #include <losa/allocate/allocator.hpp>
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 
 namespace losa::inline v0 {
 namespace published {
@@ -50,7 +51,7 @@ inline std::vector<std::size_t> allocate_rank(std::span<const double> error, std
   const std::size_t blocks = error.size();
   double sum = 0;
   for (std::size_t i = 0; i < blocks; ++i) {
-    if (!(error[i] >= 0.0 && std::isfinite(error[i])))
+    if (!(error[i] >= 0.0 && losa::detail::is_finite(error[i])))
       losa::detail::raise<RangeError>("published::allocate_rank: error of block ", i,
                                       " must be at least 0 and finite, got ", error[i]);
     sum += error[i];

@@ -1,11 +1,10 @@
 #pragma once
 // AMX: eight tile registers of 16 rows × 64 bytes, and instructions that multiply two of them into a third:
 //
-//   multiply_bf16<C, A, B>  C (16, 16) f32 += A (16, 32) bf16 · B (32, 16) bf16, line k of B being its rows 2k, 2k + 1:
-//                           16 pairs
-//   multiply_int8<C, A, B>  C (16, 16) i32 += A (16, 64) int8 · B (64, 16) int8, line k of B being its rows 4k … 4k +
-//   3:
-//                           16 fours
+//   multiply_bf16<C, A, B>   C (16, 16) f32 += A (16, 32) bf16 · B (32, 16) bf16
+//   multiply_int8<C, A, B>   C (16, 16) i32 += A (16, 64) int8 · B (64, 16) int8
+//
+// A line of B in its register holds two (four) of its rows, column by column: 16 pairs (fours).
 //
 // Registers hold what they are configured for, so a task that uses them makes a Tiles and lets it go:
 //

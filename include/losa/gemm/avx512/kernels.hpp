@@ -1,8 +1,7 @@
 #pragma once
 // AVX-512 kernels (Ice Lake, Zen 4 and later): the inner loops of the shared panel driver with up to eight 16-lane
-// accumulators, lists of columns by vpcompressb; for few tokens those of expand.hpp (one to
-// four) and integers.hpp (one to eight).
-// Transposition and what only moves data are the AVX2 ones.
+// accumulators, lists of columns by vpcompressb; for few tokens those of expand.hpp (one to four), integers.hpp (one to
+// eight) and list_integers.hpp (one to four). Transposition and what only moves data are the AVX2 ones.
 
 #include <losa/gemm/avx512/vector.hpp>
 #if defined(LOSA_AVX512)

@@ -1,8 +1,8 @@
 #pragma once
-// The AVX-512 kernel for lists of int8 weights and one to eight tokens: 64 kept weights of a row find their activations
+// The AVX-512 kernel for lists of int8 weights and one to four tokens: 64 kept weights of a row find their activations
 // of 8 bits (activations.hpp) among the 256 of a range, which are in four registers, and are multiplied by one
-// vpdpbusd. Sums over a range are exact. Pruned positions cost nothing, so this is faster than spreading them
-// (integers.hpp), and reads 45 % more.
+// vpdpbusd. Sums over a range are exact. Pruned positions cost nothing, so that this is faster in the cache than
+// spreading them (integers.hpp); it reads 45 % more.
 
 #include <losa/gemm/avx512/vector.hpp>
 #if defined(LOSA_AVX512)

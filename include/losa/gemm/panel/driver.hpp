@@ -1,7 +1,7 @@
 #pragma once
 // The blocking that the SIMD backends share. Activations are transposed once per call to panels [column][tokens], up to
 // eight vectors of tokens wide; the mask of a (rows × columns) tile is decoded once to lists of columns and used for
-// up to four panels; each kept weight is then one multiply-add on a vector of tokens per vector of the panel, and no
+// several panels; each kept weight is then one multiply-add on a vector of tokens per vector of the panel, and no
 // pruned weight is touched.
 //
 //   spmm              sums[row]     += value · panel[column]          gather, rows in parallel
