@@ -45,9 +45,21 @@ void settle_environment(char** argv) {
                                                                       {"MKL_DYNAMIC", "false"}})
     setenv(name, value, 1);
   // These would have a library run other kernels, or fewer threads, than it chooses itself.
-  for (const char* name : {"OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
-                           "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "LIBXSMM_TARGET", "OMP_PROC_BIND"})
+  for (const char* name :
+       {"OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_ENABLE_INSTRUCTIONS",
+        "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "LIBXSMM_TARGET", "NM_ARCH", "OMP_PROC_BIND"})
     unsetenv(name);
+#if defined(LOSA_COMPARE_AVX2)
+  // Everyone to AVX2, each in its own words; Eigen and ggml were compiled for it.
+  for (const auto& [name, value] : std::map<const char*, const char*>{{"LOSA_ISA", "avx2"},
+                                                                      {"OPENBLAS_CORETYPE", "Haswell"},
+                                                                      {"MKL_ENABLE_INSTRUCTIONS", "AVX2"},
+                                                                      {"ONEDNN_MAX_CPU_ISA", "AVX2"},
+                                                                      {"DNNL_MAX_CPU_ISA", "AVX2"},
+                                                                      {"LIBXSMM_TARGET", "hsw"},
+                                                                      {"NM_ARCH", "avx2"}})
+    setenv(name, value, 1);
+#endif
   execv("/proc/self/exe", argv);
 }
 
@@ -298,6 +310,9 @@ class Comparison {
   }
 
   static const char* isa() {
+#if defined(LOSA_COMPARE_AVX2)
+    return "avx2";
+#endif
     if (std::ranges::any_of(losa::backends(),
                             [](const losa::Backend* b) { return b->name == std::string_view("amx"); }))
       return "amx";

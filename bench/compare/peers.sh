@@ -4,6 +4,7 @@
 #
 #   bench/compare/peers.sh                 everything
 #   bench/compare/peers.sh --no-deepsparse
+#   bench/compare/peers.sh --avx2             ggml for AVX2, whatever the processor has
 #
 # Debian packages only as root, else it says which are missing. JOBS (default 1) is for the build of ggml.
 set -euo pipefail
@@ -15,12 +16,20 @@ venv=$bench/venv
 llama_cpp_python=0.3.36
 packages="libopenblas-dev libdnnl-dev libxsmm-dev libeigen3-dev"
 wanted="debian venv mkl ggml deepsparse"
+ggml=$bench/ggml
+ggml_isa=(-DGGML_NATIVE=ON)
 
-case ${1:-} in
-  "") ;;
-  --no-deepsparse) wanted="debian venv mkl ggml" ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "$self"; [ "$1" = --help ] && exit 0; exit 2 ;;
-esac
+while [ $# -gt 0 ]; do
+  case $1 in
+    --no-deepsparse) wanted="debian venv mkl ggml" ;;
+    --avx2)
+      ggml=$bench/ggml-avx2
+      ggml_isa=(-DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON)
+      ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$self"; [ "$1" = --help ] && exit 0; exit 2 ;;
+  esac
+  shift
+done
 
 say() { echo "peers: $*"; }
 
@@ -65,7 +74,7 @@ get_mkl() {
 }
 
 get_ggml() {
-  [ -e "$bench/ggml/installed" ] && return 0
+  [ -e "$ggml/installed" ] && return 0
   [ -x "$venv/bin/pip" ] || { say "left out, for want of a venv: ggml"; return 0; }
   say "building ggml, from the source distribution of llama-cpp-python $llama_cpp_python"
   mkdir -p "$bench/ggml/source"
@@ -76,11 +85,11 @@ get_ggml() {
   tar -xzf "$bench"/ggml/*.tar.gz -C "$bench/ggml/source" --strip-components=1 --wildcards '*/vendor/llama.cpp/ggml/*'
   touch "$bench/ggml/source/vendor/llama.cpp/ggml/ggml.pc.in"  # asked for by CMake, absent from the distribution
   # What llama.cpp itself sets: its small matrix products ("llamafile") and the repacked weights are on.
-  quietly ggml-cmake.log cmake -S "$bench/ggml/source/vendor/llama.cpp/ggml" -B "$bench/ggml/build" \
-    -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX="$bench/ggml/prefix" -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON \
+  quietly ggml-cmake.log cmake -S "$bench/ggml/source/vendor/llama.cpp/ggml" -B "$ggml/build" \
+    -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX="$ggml/prefix" -DBUILD_SHARED_LIBS=OFF "${ggml_isa[@]}" \
     -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=ON -DGGML_CPU_REPACK=ON -DGGML_BUILD_TESTS=OFF -DGGML_BUILD_EXAMPLES=OFF &&
-    quietly ggml-build.log cmake --build "$bench/ggml/build" --parallel "${JOBS:-1}" &&
-    quietly ggml-install.log cmake --install "$bench/ggml/build" && touch "$bench/ggml/installed" ||
+    quietly ggml-build.log cmake --build "$ggml/build" --parallel "${JOBS:-1}" &&
+    quietly ggml-install.log cmake --install "$ggml/build" && touch "$ggml/installed" ||
     say "left out: ggml"
 }
 

@@ -53,6 +53,14 @@ fi
 quietly g++ -std=c++20 -I "$source_dir/include" $(pkg-config --cflags eigen3) "$here/main.cpp" -o "$work/plain" -pthread
 check plain "$work/plain"
 
+# Two units, and the kernels in a third.
+mkdir "$work/extern"
+printf '#define LOSA_DEFINE_KERNELS\n#include <losa/gemm.hpp>\n' >"$work/extern/kernels.cpp"
+printf '#include <losa/losa.hpp>\nconst char* fastest() { return losa::backends().front()->name; }\n' >"$work/extern/other.cpp"
+quietly g++ -std=c++20 -DLOSA_EXTERN_KERNELS -I "$source_dir/include" $(pkg-config --cflags eigen3) "$here/main.cpp" \
+  "$work/extern/other.cpp" "$work/extern/kernels.cpp" -o "$work/extern_kernels" -pthread
+check extern_kernels "$work/extern_kernels"
+
 export PKG_CONFIG_PATH=$work/prefix/share/pkgconfig
 quietly g++ -std=c++20 $(pkg-config --cflags losa) "$here/main.cpp" -o "$work/pkg_config" $(pkg-config --libs losa)
 check pkg-config "$work/pkg_config"

@@ -67,6 +67,16 @@ TEST_CASE("plain: the same bits as losa::spmm for every type, with strides, bias
       CHECK(test::bits_of(y) == test::bits_of(expected));
       CHECK(y.gaps_intact());
     }
+    Matrix sum(9, 70, 5, 6);
+    Matrix expected_sum(9, 70, 5);
+    losa::spmm(matrix, x.view(), expected_sum.view(), {}, {.accumulate = true});
+    plain::multiply(w, x.view().data, 9, 133, sum.view().data, 76, nullptr, threads, plain::Into::add);
+    CHECK(test::bits_of(sum) == test::bits_of(expected_sum));
+    Matrix dense(70, 130, 6, 2);
+    Matrix expected_dense(70, 130, 0);
+    matrix.to_dense(expected_dense.view());
+    w.to_dense(dense.view().data, 132);
+    CHECK(test::bits_of(dense) == test::bits_of(expected_dense));
   };
   const auto packed = losa::pack(weight.view(), mask);
   check(plain::Type::f32, packed);
@@ -74,6 +84,43 @@ TEST_CASE("plain: the same bits as losa::spmm for every type, with strides, bias
   check(plain::Type::f16, losa::pack_as<losa::f16>(weight.view(), mask));
   check(plain::Type::int8, losa::quantize<losa::Int8>(packed));
   check(plain::Type::int4, losa::quantize<losa::Int4>(packed));
+  check(plain::Type::f32_list, losa::ListMatrix<float>(packed));
+  check(plain::Type::bf16_list, losa::ListMatrix<losa::bf16>(packed));
+  check(plain::Type::f16_list, losa::ListMatrix<losa::f16>(packed));
+  check(plain::Type::int8_list, losa::ListMatrix<losa::Int8>(packed));
+}
+
+TEST_CASE("plain: dx and the gradient at the mask have the bits of losa's own, written or added, with strides") {
+  const Matrix weight(70, 130, 1);
+  const losa::Mask mask = test::random_mask(70, 130, 0.6, 1);
+  std::vector<unsigned char> keep(70 * 130);
+  for (std::size_t i = 0; i < keep.size(); ++i) keep[i] = mask(i / 130, i % 130);
+  const Matrix x(9, 130, 2, 3);
+  const Matrix g(9, 70, 3, 1);
+  const plain::Weights w = plain::pack(weight.view().data, 70, 130, 130, keep.data());
+  auto packed = losa::pack(weight.view(), mask);
+  for (plain::Into into : {plain::Into::overwrite, plain::Into::add}) {
+    const losa::ProductOptions options{.accumulate = into == plain::Into::add};
+    Matrix dx(9, 130, 4, 2);
+    Matrix expected(9, 130, 4);
+    losa::spmm_transposed(packed, g.view(), expected.view(), {}, options);
+    plain::multiply_transposed(w, g.view().data, 9, 71, dx.view().data, 132, {}, into);
+    CHECK(test::bits_of(dx) == test::bits_of(expected));
+    CHECK(dx.gaps_intact());
+
+    plain::Weights gradient = w;
+    auto expected_gradient = packed;
+    losa::sddmm(g.view(), x.view(), expected_gradient, {}, options);
+    plain::sample(g.view().data, 71, x.view().data, 133, 9, gradient, {}, into);
+    Matrix dense(70, 130, 5);
+    Matrix expected_dense(70, 130, 6);
+    gradient.to_dense(dense.view().data, 130);
+    expected_gradient.to_dense(expected_dense.view());
+    CHECK(test::bits_of(dense) == test::bits_of(expected_dense));
+    w.to_dense(dense.view().data, 130);  // the copy's values are its own
+    packed.to_dense(expected_dense.view());
+    CHECK(test::bits_of(dense) == test::bits_of(expected_dense));
+  }
 }
 
 TEST_CASE("plain: without a mask, zeros are what is pruned") {
@@ -89,6 +136,14 @@ TEST_CASE("plain: strides shorter than rows and weights that are not finite are 
                        "multiply: x_stride must be at least 4, got 3", losa::ShapeError);
   CHECK_THROWS_WITH_AS(plain::multiply(w, weight.data(), 1, 4, weight.data(), 2),
                        "multiply: y_stride must be at least 3, got 2", losa::ShapeError);
+  CHECK_THROWS_WITH_AS(w.to_dense(weight.data(), 3), "to_dense: stride must be at least 4, got 3", losa::ShapeError);
+  CHECK_THROWS_WITH_AS(plain::multiply_transposed(w, weight.data(), 1, 3, weight.data(), 3),
+                       "multiply_transposed: dx_stride must be at least 4, got 3", losa::ShapeError);
+  plain::Weights halves = plain::pack(weight.data(), 3, 4, 4, nullptr, plain::Type::bf16);
+  CHECK_THROWS_WITH_AS(plain::multiply_transposed(halves, weight.data(), 1, 3, weight.data(), 4),
+                       "multiply_transposed: weights must be of type f32", losa::UnsupportedError);
+  CHECK_THROWS_WITH_AS(plain::sample(weight.data(), 3, weight.data(), 4, 1, halves),
+                       "sample: weights must be of type f32", losa::UnsupportedError);
   weight[5] = std::numeric_limits<float>::quiet_NaN();
   CHECK_THROWS_AS(plain::pack(weight.data(), 3, 4, 4, nullptr, plain::Type::int8), losa::NumericError);
 }

@@ -102,21 +102,28 @@ check_no_exceptions() {
   echo "headers: core and gemm work without exceptions and RTTI, g++ and clang"
 }
 
-check_odr() {
-  local compiler other order
-  for compiler in g++ clang++; do
-    $compiler $flags $installed $warnings -O2 -DENTRY=first -c "$here/odr.cpp" -o "$work/first.o"
-    for other in "" "-ffast-math" "-mavx2 -mfma" "-march=native"; do
-      case $other in -m*)
-        [ "$(uname -m)" = x86_64 ] && grep -qw avx2 /proc/cpuinfo || { echo "headers: odr: skipped $other, not this CPU"; continue; }
-      esac
-      $compiler $flags $installed $warnings -O2 $other -DENTRY=second -c "$here/odr.cpp" -o "$work/second.o"
-      for order in "first second" "second first"; do
-        $compiler "$here/odr_main.cpp" $(printf "$work/%s.o " $order) -o "$work/odr" -pthread
-        "$work/odr" || fail "odr: $compiler, second with '$other', linked $order"
-      done
+odr_with() (  # odr_with COMPILER, in a folder of its own
+  mkdir -p "$work/odr/$1"
+  cd "$work/odr/$1"
+  compile="$1 -std=c++20 -I $source_dir/include $installed $warnings -O2"
+  $compile -DENTRY=first -c "$here/odr.cpp" -o first.o
+  for other in "" "-ffast-math" "-mavx2 -mfma" "-march=native"; do
+    case $other in -m*)
+      [ "$(uname -m)" = x86_64 ] && grep -qw avx2 /proc/cpuinfo || { echo "headers: odr: skipped $other, not this CPU"; continue; }
+    esac
+    $compile $other -DENTRY=second -c "$here/odr.cpp" -o second.o
+    for order in "first second" "second first"; do
+      $1 "$here/odr_main.cpp" $(printf "%s.o " $order) -o both -pthread
+      ./both || fail "odr: $1, second with '$other', linked $order"
     done
   done
+)
+
+check_odr() {
+  local job jobs=()
+  odr_with g++ & jobs+=($!)
+  odr_with clang++ & jobs+=($!)
+  for job in "${jobs[@]}"; do wait "$job" || fail "odr: see above"; done
   echo "headers: two units that include everything link and run, other -m flags and either order included"
 }
 

@@ -1,21 +1,25 @@
 #pragma once
-// The sparse product for an engine that has tensors and threads of its own: pointers, strides, a callback; no type of
+// The sparse products for an engine that has tensors and threads of its own: pointers, strides, a callback; no type of
 // Eigen or xsimd.
 //
-//   losa::plain::Weights w = losa::plain::pack(weight, out, in, in, nullptr, losa::plain::Type::bf16);
-//   losa::plain::multiply(w, x, tokens, in, y, out, bias, {run_on_my_threads, my_pool});
+//   namespace plain = losa::plain;
+//   plain::Weights w = plain::pack(weight, out, in, in, nullptr, plain::Type::bf16);
+//   plain::multiply(w, x, tokens, in, y, out, bias, {run_on_my_threads, my_pool});
+//   plain::multiply(w, x, tokens, in, residual, out, nullptr, threads, plain::Into::add);   // residual += x · Wᵀ
 //
 // What it costs. Memory: w.bytes(), at density d about 4d + 1/8 bytes a weight in f32, 2d + 1/8 in bf16 and f16,
-// d + 1/8 in int8, d/2 + 5/32 in int4; the dense weights may be freed. Time to pack: once over the dense weights, and
-// for int8 and int4 by way of the same in f32.
+// d + 1/8 in int8, d/2 + 5/32 in int4, (value + 1)·d in a list; the dense weights may be freed. Time to pack: once
+// over the dense weights, and for integers and lists by way of the same in f32.
 // Scratch: kept by each thread from product to product, so only the first product of its size allocates; after
 // reserve() on a thread none does.
-// When it pays: docs/kernels.md says from which sparsity on, for how many tokens.
+// When it pays: docs/kernels.md says from which sparsity on, for how many tokens, and when a list does.
+// Two weights that multiply the same x (gate and up) are best packed as one, one above the other.
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -25,14 +29,20 @@
 #include <losa/core/mask.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
+#include <losa/gemm/list_matrix.hpp>
 #include <losa/gemm/pack.hpp>
 #include <losa/gemm/packed_matrix.hpp>
 #include <losa/gemm/quantized_matrix.hpp>
+#include <losa/gemm/sddmm.hpp>
 #include <losa/gemm/spmm.hpp>
 
 namespace losa::inline v0::plain {
 
-enum class Type { f32, bf16, f16, int8, int4 };
+/// Value type and format: a bitmask, or lists of columns for 5 to 16 tokens.
+enum class Type { f32, bf16, f16, int8, int4, f32_list, bf16_list, f16_list, int8_list };
+
+/// What a product does with its output.
+enum class Into { overwrite, add };
 
 /// The engine's threads: run(pool, n, task, context) calls task(context, i) once for every i < n, on whatever threads,
 /// and returns when all are done. By default everything runs on the calling thread. No result depends on it. A task
@@ -42,7 +52,11 @@ struct Threads {
   void* pool = nullptr;
 };
 
-/// Packed weights, rows = outputs. Read-only, so any number of products may use them at once.
+namespace detail {
+struct Access;
+}
+
+/// Packed weights, rows = outputs. Read-only but for sample(), so any number of products may use them at once.
 class Weights {
  public:
   std::size_t rows() const noexcept {
@@ -60,18 +74,37 @@ class Weights {
   }
   Type type() const noexcept { return static_cast<Type>(matrix_.index()); }
 
+  /// dense[r · stride + c] = the weight as the products see it, 0 where pruned. Throws ShapeError if stride < cols.
+  void to_dense(float* dense, std::size_t stride) const {
+    if (stride < cols())
+      losa::detail::raise<ShapeError>("to_dense: stride must be at least ", cols(), ", got ", stride);
+    std::visit([&](const auto& m) { m.to_dense(MatrixView<float>{dense, rows(), cols(), stride}); }, matrix_);
+  }
+
  private:
-  using Matrix = std::variant<PackedMatrix<float>, PackedMatrix<bf16>, PackedMatrix<f16>, QuantizedMatrix<Int8>,
-                              QuantizedMatrix<Int4>>;
+  using Matrix =
+      std::variant<PackedMatrix<float>, PackedMatrix<bf16>, PackedMatrix<f16>, QuantizedMatrix<Int8>,
+                   QuantizedMatrix<Int4>, ListMatrix<float>, ListMatrix<bf16>, ListMatrix<f16>, ListMatrix<Int8>>;
   explicit Weights(Matrix matrix) : matrix_(std::move(matrix)) {}
 
-  friend Weights pack(const float*, std::size_t, std::size_t, std::size_t, const unsigned char*, Type, Threads);
-  friend void multiply(const Weights&, const float*, std::size_t, std::size_t, float*, std::size_t, const float*,
-                       Threads);
+  friend detail::Access;
   Matrix matrix_;
 };
 
 namespace detail {
+
+struct Access {
+  using Matrix = Weights::Matrix;
+  static Weights made(Matrix matrix) { return Weights(std::move(matrix)); }
+  static const Matrix& matrix(const Weights& w) { return w.matrix_; }
+  /// The products of training have f32 in a bitmask alone.
+  template <class W>
+  static auto& trainable(std::string_view where, W& w) {
+    auto* found = std::get_if<PackedMatrix<float>>(&w.matrix_);
+    if (found == nullptr) losa::detail::raise<UnsupportedError>(where, ": weights must be of type f32");
+    return *found;
+  }
+};
 
 struct Executor {
   Threads threads;
@@ -90,59 +123,108 @@ void with_executor(const Threads& threads, F&& f) {
   f(ExecutorRef{executor});
 }
 
+inline void expect_stride(std::string_view where, std::string_view name, std::size_t stride, std::size_t least) {
+  if (stride < least) losa::detail::raise<ShapeError>(where, ": ", name, " must be at least ", least, ", got ", stride);
+}
+
+/// Bit c of a row is set where keep[c] or, without keep, row[c] is not zero.
+inline Mask mask_of(MatrixView<const float> dense, const unsigned char* keep, ExecutorRef executor) {
+  Mask mask(dense.rows, dense.cols);
+  executor.parallel_for(dense.rows, [&](std::size_t r) {
+    const float* row = dense.data + r * dense.stride;
+    const unsigned char* kept = keep == nullptr ? nullptr : keep + r * dense.cols;
+    for (std::size_t w = 0; w < mask.words_per_row(); ++w) {
+      std::uint64_t word = 0;
+      const std::size_t end = std::min<std::size_t>(64, dense.cols - w * 64);
+      for (std::size_t i = 0; i < end; ++i)
+        word |= std::uint64_t{kept != nullptr ? kept[w * 64 + i] != 0 : row[w * 64 + i] != 0.0f} << i;
+      mask.row_words(r)[w] = word;
+    }
+  });
+  return mask;
+}
+
+inline Access::Matrix packed_as(Type type, MatrixView<const float> dense, const Mask& mask, ExecutorRef executor) {
+  switch (type) {
+    case Type::f32:
+      return losa::pack(dense, mask, executor);
+    case Type::bf16:
+      return pack_as<bf16>(dense, mask, executor);
+    case Type::f16:
+      return pack_as<f16>(dense, mask, executor);
+    case Type::int8:
+      return quantize<Int8>(losa::pack(dense, mask, executor));
+    case Type::int4:
+      return quantize<Int4>(losa::pack(dense, mask, executor));
+    case Type::f32_list:
+      return ListMatrix<float>(losa::pack(dense, mask, executor));
+    case Type::bf16_list:
+      return ListMatrix<bf16>(losa::pack(dense, mask, executor));
+    case Type::f16_list:
+      return ListMatrix<f16>(losa::pack(dense, mask, executor));
+    case Type::int8_list:
+      return ListMatrix<Int8>(losa::pack(dense, mask, executor));
+  }
+  losa::detail::raise<RangeError>("pack: no such type: ", static_cast<int>(type));
+}
+
 }  // namespace detail
 
 /// Packs weight (rows, cols), row r at weight + r · stride. `keep` says which weights are kept, one byte each, without
-/// gaps between rows; without it those that are not zero. Throws ShapeError if stride < cols, NumericError where int8
-/// or int4 meet a weight that is not finite.
+/// gaps between rows; without it those that are not zero. Throws ShapeError if stride < cols, NumericError where
+/// integers meet a weight that is not finite.
 inline Weights pack(const float* weight, std::size_t rows, std::size_t cols, std::size_t stride,
                     const unsigned char* keep = nullptr, Type type = Type::f32, Threads threads = {}) {
-  if (stride < cols) losa::detail::raise<ShapeError>("pack: stride must be at least ", cols, ", got ", stride);
+  detail::expect_stride("pack", "stride", stride, cols);
   const MatrixView<const float> dense{weight, rows, cols, stride};
-  Mask mask(rows, cols);
-  for (std::size_t r = 0; r < rows; ++r)
-    for (std::size_t c = 0; c < cols; ++c)
-      if (keep != nullptr ? keep[r * cols + c] != 0 : dense(r, c) != 0.0f)
-        mask.row_words(r)[c / 64] |= std::uint64_t{1} << c % 64;
-  Weights::Matrix matrix;
+  detail::Access::Matrix matrix;
   detail::with_executor(threads, [&](ExecutorRef executor) {
-    switch (type) {
-      case Type::f32:
-        matrix = losa::pack(dense, mask, executor);
-        break;
-      case Type::bf16:
-        matrix = pack_as<bf16>(dense, mask, executor);
-        break;
-      case Type::f16:
-        matrix = pack_as<f16>(dense, mask, executor);
-        break;
-      case Type::int8:
-        matrix = quantize<Int8>(losa::pack(dense, mask, executor));
-        break;
-      case Type::int4:
-        matrix = quantize<Int4>(losa::pack(dense, mask, executor));
-        break;
-    }
+    matrix = detail::packed_as(type, dense, detail::mask_of(dense, keep, executor), executor);
   });
-  return Weights(std::move(matrix));
+  return detail::Access::made(std::move(matrix));
 }
 
-/// y (tokens, rows) = x (tokens, cols) · Wᵀ + bias (rows, or null); token t at x + t · x_stride and y + t · y_stride.
-/// x and y must not overlap. Throws ShapeError if a stride is shorter than its row.
+/// y (tokens, rows) = x (tokens, cols) · Wᵀ + bias (rows, or null), or y += that; token t at x + t · x_stride and
+/// y + t · y_stride. x and y must not overlap. Throws ShapeError if a stride is shorter than its row.
 inline void multiply(const Weights& weights, const float* x, std::size_t tokens, std::size_t x_stride, float* y,
-                     std::size_t y_stride, const float* bias = nullptr, Threads threads = {}) {
-  if (x_stride < weights.cols())
-    losa::detail::raise<ShapeError>("multiply: x_stride must be at least ", weights.cols(), ", got ", x_stride);
-  if (y_stride < weights.rows())
-    losa::detail::raise<ShapeError>("multiply: y_stride must be at least ", weights.rows(), ", got ", y_stride);
-  const std::span<const float> b(bias, bias == nullptr ? 0 : weights.rows());
+                     std::size_t y_stride, const float* bias = nullptr, Threads threads = {},
+                     Into into = Into::overwrite) {
+  detail::expect_stride("multiply", "x_stride", x_stride, weights.cols());
+  detail::expect_stride("multiply", "y_stride", y_stride, weights.rows());
+  const SpmmOptions options{.bias = {bias, bias == nullptr ? 0 : weights.rows()}, .accumulate = into == Into::add};
   detail::with_executor(threads, [&](ExecutorRef executor) {
     std::visit(
         [&](const auto& matrix) {
-          spmm(matrix, {x, tokens, weights.cols(), x_stride}, {y, tokens, weights.rows(), y_stride}, executor,
-               {.bias = b});
+          spmm(matrix, {x, tokens, weights.cols(), x_stride}, {y, tokens, weights.rows(), y_stride}, executor, options);
         },
-        weights.matrix_);
+        detail::Access::matrix(weights));
+  });
+}
+
+/// dx (tokens, cols) = g (tokens, rows) · W, or dx += that. g and dx must not overlap. Throws ShapeError if a stride is
+/// shorter than its row, UnsupportedError unless the weights are of type f32.
+inline void multiply_transposed(const Weights& weights, const float* g, std::size_t tokens, std::size_t g_stride,
+                                float* dx, std::size_t dx_stride, Threads threads = {}, Into into = Into::overwrite) {
+  const PackedMatrix<float>& packed = detail::Access::trainable("multiply_transposed", weights);
+  detail::expect_stride("multiply_transposed", "g_stride", g_stride, packed.rows());
+  detail::expect_stride("multiply_transposed", "dx_stride", dx_stride, packed.cols());
+  detail::with_executor(threads, [&](ExecutorRef executor) {
+    spmm_transposed(packed, {g, tokens, packed.rows(), g_stride}, {dx, tokens, packed.cols(), dx_stride}, executor,
+                    {.accumulate = into == Into::add});
+  });
+}
+
+/// Values of `result` = gᵀ (rows, tokens) · x (tokens, cols) at its kept weights, or += that; for the gradient of a
+/// layer, `result` is a copy of its weights. Throws ShapeError if a stride is shorter than its row, UnsupportedError
+/// unless `result` is of type f32.
+inline void sample(const float* g, std::size_t g_stride, const float* x, std::size_t x_stride, std::size_t tokens,
+                   Weights& result, Threads threads = {}, Into into = Into::overwrite) {
+  PackedMatrix<float>& packed = detail::Access::trainable("sample", result);
+  detail::expect_stride("sample", "g_stride", g_stride, packed.rows());
+  detail::expect_stride("sample", "x_stride", x_stride, packed.cols());
+  detail::with_executor(threads, [&](ExecutorRef executor) {
+    sddmm({g, tokens, packed.rows(), g_stride}, {x, tokens, packed.cols(), x_stride}, packed, executor,
+          {.accumulate = into == Into::add});
   });
 }
 
