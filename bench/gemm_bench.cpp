@@ -51,10 +51,10 @@ std::vector<float> numbers(std::size_t n, std::uint64_t stream) {
   return v;
 }
 
-losa::Mask random_mask(double sparsity) {
-  losa::Mask mask(size, size);
+losa::Mask random_mask(double sparsity, std::size_t rows = size) {
+  losa::Mask mask(rows, size);
   std::uint64_t i = 0;
-  for (std::size_t r = 0; r < size; ++r)
+  for (std::size_t r = 0; r < rows; ++r)
     for (std::size_t c = 0; c < size; ++c) mask.set(r, c, losa::Random{.seed = 1}.uniform(i++) >= sparsity);
   return mask;
 }
@@ -112,6 +112,33 @@ void spmm(benchmark::State& state) {
     benchmark::ClobberMemory();
   }
   count(state, static_cast<double>(weights[0].kept()), static_cast<double>(weights[0].bytes()),
+        static_cast<double>(tokens));
+  state.SetLabel(std::string(losa::backend_name()));
+}
+
+/// LLaMA-2-7B's gate and up, which multiply the same activations: apart, or one above the other in one matrix.
+template <class T>
+void gate_up(benchmark::State& state) {
+  constexpr std::size_t out = 11008;
+  const bool stacked = state.range(1) != 0;
+  const auto tokens = static_cast<std::size_t>(state.range(0));
+  const std::size_t rows = stacked ? 2 * out : out;
+  const std::vector<float> weight = numbers(rows * size, 1);
+  const losa::Mask mask = random_mask(0.7, rows);
+  std::vector<losa::PackedMatrix<T>> weights;  // larger than the caches, and a new one for every product
+  for (std::size_t i = 0; i < (stacked ? 4 : 8); ++i)
+    weights.push_back(losa::pack_as<T>(losa::view(weight.data(), rows, size), mask));
+  losa::ThreadPool pool(static_cast<std::size_t>(state.range(2)));
+  const std::vector<float> x = numbers(tokens * size, 2);
+  std::vector<float> y(tokens * 2 * out);
+  std::size_t i = 0;
+  for (auto _ : state) {
+    for (std::size_t first = 0; first < 2 * out; first += rows)
+      losa::spmm(weights[i++ % weights.size()], losa::view(x.data(), tokens, size),
+                 losa::MatrixView<float>{y.data() + first, tokens, rows, 2 * out}, pool);
+    benchmark::ClobberMemory();
+  }
+  count(state, 2.0 * out * size * 0.3, 2.0 * out / static_cast<double>(rows) * static_cast<double>(weights[0].bytes()),
         static_cast<double>(tokens));
   state.SetLabel(std::string(losa::backend_name()));
 }
@@ -252,6 +279,13 @@ BENCHMARK(spmm<losa::Int4>)->Apply(threaded);
 BENCHMARK(spmm<losa::Int8>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70, 1})->Unit(benchmark::kMillisecond);
 BENCHMARK(spmm<losa::Int4>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70, 1})->Unit(benchmark::kMillisecond);
 BENCHMARK(spmm<losa::f16>)->ArgNames({"T", "sparsity", "threads"})->Args({1, 70, 1})->Unit(benchmark::kMillisecond);
+void gates(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"T", "stacked", "threads"})->Unit(benchmark::kMillisecond)->UseRealTime();
+  for (int tokens : {1, 8, 64, 512})
+    for (int stacked : {0, 1}) b->Args({tokens, stacked, 2});
+}
+BENCHMARK(gate_up<float>)->Apply(gates);
+BENCHMARK(gate_up<losa::bf16>)->Apply(gates);
 BENCHMARK(spmm_transposed)->Apply(training_shapes);
 BENCHMARK(sddmm)->Apply(training_shapes);
 void packings(benchmark::internal::Benchmark* b) {

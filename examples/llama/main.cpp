@@ -13,10 +13,10 @@
 
 namespace {
 
-/// One line on standard error, whatever the message held.
+/// One line on standard error, whatever the message held: names out of files must not steer a terminal.
 int fail(int code, std::string message) {
   for (char& c : message)
-    if (c == '\n' || c == '\r') c = ' ';
+    if (static_cast<unsigned char>(c) < ' ' || c == 127) c = ' ';
   std::fprintf(stderr, "losa-llama: %s\n", message.c_str());
   return code;
 }

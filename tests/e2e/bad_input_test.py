@@ -383,6 +383,10 @@ class Directories(BadInputCase):
                 self.write_index(dict.fromkeys(moved, target))
                 self.refuse_directory(says="is not the name of a file in the same directory")
 
+    def test_names_that_steer_a_terminal(self):
+        self.write_index({next(iter(self.index["weight_map"])): "\x1b[2J\x07none.safetensors"})
+        self.refuse_directory(says="none.safetensors")
+
     def test_what_is_no_file(self):
         """Links that lead nowhere, pipes, devices: refused at once; a link to a good file is one, as caches have them."""
         shard = self.model / self.shards[1]

@@ -57,6 +57,21 @@ class SmolLM2(support.TestCase):
                            "The capital of France is", "--tokens", 4, "--threads", 1)
         self.assertTrue(longer.startswith("The capital of France is Paris"), longer)
 
+    def test_questions_that_are_none(self):
+        good = json.dumps({"context": "One", "choices": [" two"], "answer": 0})
+        for bad in ("{", "[]", '{"context": "a", "choices": [" b"]}', '{"context": 1, "choices": [" b"], "answer": 0}',
+                    '{"context": "a", "choices": " b", "answer": 0}', '{"context": "a", "choices": [[1]], "answer": 0}',
+                    '{"context": "a", "choices": [" b"], "answer": 1}', '{"context": "a", "choices": [" b"], "answer": true}'):
+            with self.subTest(bad):
+                (self.tmp / "questions.jsonl").write_text(good + "\n" + bad + "\n")
+                done = subprocess.run([sys.executable, ROOT / "examples/llama/tools/text.py", "choices", "--model",
+                                       HERE / "model", self.tmp / "questions.jsonl", "--out", self.tmp / "ids.jsonl"],
+                                      capture_output=True, text=True, check=False)
+                self.assertEqual(done.returncode, 1)
+                self.assertRegex(done.stderr, r"^text: line 2 is no question")
+                self.assertNotIn("Traceback", done.stderr)
+                self.assertEqual([p.name for p in self.tmp.iterdir() if p.name.startswith("ids.jsonl")], [])
+
     def test_questions_in_text(self):
         questions = self.tmp / "questions.jsonl"
         questions.write_text("".join(json.dumps(q) + "\n" for q in (

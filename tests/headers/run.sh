@@ -103,8 +103,8 @@ check_no_exceptions() {
 }
 
 odr_with() (  # odr_with COMPILER, in a folder of its own
-  mkdir -p "$work/odr/$1"
-  cd "$work/odr/$1"
+  mkdir -p "$work/odr_$1"
+  cd "$work/odr_$1"
   compile="$1 -std=c++20 -I $source_dir/include $installed $warnings -O2"
   $compile -DENTRY=first -c "$here/odr.cpp" -o first.o
   for other in "" "-ffast-math" "-mavx2 -mfma" "-march=native"; do
