@@ -160,16 +160,16 @@ TEST_CASE("lists: a full row of a range has 256 columns, and empty ones cost a c
   const Matrix weight(40, 520, 1);
   const ListMatrix<float> list(losa::pack(weight.view(), mask));
   CHECK(list.kept() == 520);
-  // 520 values and columns; 2 blocks × 3 ranges × 32 counts; 6 offsets; shares of 8 bytes.
+  // 520 values and columns; 2 blocks × 3 ranges × 32 × 2 counts; 6 offsets; shares of 8 bytes.
   const std::size_t shares = losa::PackedMatrix<float>(mask).structure().shares.size();
-  CHECK(list.bytes() == 5 * 520 + 2 * 3 * 32 + 8 * 6 + 8 * shares);
+  CHECK(list.bytes() == 5 * 520 + 2 * 3 * 32 * 2 + 8 * 6 + 8 * shares);
 }
 
 TEST_CASE("lists: the same bits for any number of threads, copies and moves") {
   const ListMatrix<losa::bf16> list(test::random_packed<float>(333, 900, 0.6, 3));
   const ListMatrix<losa::bf16> copy = list;
   for (const losa::Backend* backend : losa::backends())
-    for (std::size_t tokens : test::Sizes{1, 8, 20}) {
+    for (std::size_t tokens : test::Sizes{1, 8, 20, 70, 200}) {
       const Matrix x(tokens, 900, 1);
       Matrix expected(tokens, 333, 2);
       losa::spmm(list, x.view(), expected.view(), {}, {.backend = backend});
@@ -191,7 +191,7 @@ TEST_CASE("lists: kernels read at most 64 bytes past the last value and column")
           using Value = std::remove_cvref_t<decltype(*list.weights().values)>;
           losa::ListLayout layout = list.layout();
           std::size_t total = 0;
-          for (std::size_t i = 0; i < 2 * layout.ranges * 32; ++i) total += 4 * std::size_t{layout.counts[i]};
+          for (std::size_t i = 0; i < 2 * layout.ranges * 32 * 2; ++i) total += 4 * std::size_t{layout.counts[i]};
           test::Guarded<Value> values(total + 64 / sizeof(Value));
           test::Guarded<std::uint8_t> columns(total + 64);
           std::copy_n(list.weights().values, total, values.data());

@@ -68,8 +68,8 @@ class ListMatrix {
     for (std::size_t r = 0; r < rows_; ++r) std::ranges::fill(dense.row(r), 0.0f);
     std::size_t k = 0;
     for (std::size_t list = 0; list < counts_.size(); ++list) {
-      const std::size_t tile = list / detail::tile_rows;
-      const std::size_t r = tile / ranges_ * detail::tile_rows + list % detail::tile_rows;
+      const std::size_t tile = list / (2 * detail::tile_rows);
+      const std::size_t r = tile / ranges_ * detail::tile_rows + list / 2 % detail::tile_rows;
       for (std::size_t n = 4 * std::size_t{counts_[list]}; n != 0; --n, ++k) {
         float& weight = dense(r, tile % ranges_ * ListLayout::range_cols + columns_.data()[k]);
         if constexpr (std::same_as<T, Int8>) {
@@ -121,13 +121,17 @@ class ListMatrix {
 
   template <class F>
   void fill(const PackedMatrix<float>& packed, F&& value) {
-    counts_.resize(blocks_ * ranges_ * detail::tile_rows);
+    counts_.resize(blocks_ * ranges_ * 2 * detail::tile_rows);
     offsets_.resize(blocks_ * ranges_);
     std::size_t total = 0;
     for_each_list(packed, [&](std::size_t tile, std::size_t i, std::span<const std::size_t> list) {
       if (i == 0) offsets_[tile] = total;
       const std::size_t fours = (list.size() / 2 + 3) / 4;
-      counts_[tile * detail::tile_rows + i] = static_cast<std::uint8_t>(fours);
+      std::size_t first = 0;  // of them, those that end in the first half
+      while (8 * first + 6 < list.size() && list[8 * first + 6] % ListLayout::range_cols < ListLayout::half_cols)
+        ++first;
+      counts_[(tile * detail::tile_rows + i) * 2] = static_cast<std::uint8_t>(first);
+      counts_[(tile * detail::tile_rows + i) * 2 + 1] = static_cast<std::uint8_t>(fours - first);
       total += 4 * fours;
     });
     values_ = detail::PaddedArray<Value>(total);

@@ -117,8 +117,8 @@ struct Kernels {
     }
   }
 
-  /// As gather, for the rows of a block and a range of columns in the list format.
-  template <std::size_t V, class T>
+  /// As gather, for the rows of a block and a range of columns in the list format, or half of it.
+  template <std::size_t V, ListPart part, class T>
   LOSA_AVX2 static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const T* values,
                                     const float* panel, float* sums) noexcept {
     constexpr std::size_t chains = V >= 8 ? 1 : V == 4 ? 2 : 4;
@@ -131,7 +131,10 @@ struct Kernels {
       for (std::size_t k = 1; k < chains; ++k)
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < V; ++v) acc[k][v] = _mm256_setzero_ps();
-      for (std::size_t n = counts[i]; n != 0; --n, columns += 4, values += 4) {
+      const ListSpan span = list_span<part>(counts + 2 * i);
+      columns += 4 * span.before;
+      values += 4 * span.before;
+      for (std::size_t n = span.count; n != 0; --n, columns += 4, values += 4) {
         _mm_prefetch(reinterpret_cast<const char*>(values) + 2048, _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(columns) + 512, _MM_HINT_T0);
         const __m256 weights = twice(load4(values));
@@ -140,6 +143,8 @@ struct Kernels {
         multiply_add<V, 2>(acc, splat<2>(weights), panel + columns[2] * step);
         multiply_add<V, 3>(acc, splat<3>(weights), panel + columns[3] * step);
       }
+      columns += 4 * span.after;
+      values += 4 * span.after;
 #pragma GCC unroll 4
       for (std::size_t k = 1; k < chains; ++k)
 #pragma GCC unroll 8

@@ -62,16 +62,19 @@ struct Kernels : private avx2::Kernels {
     }
   }
 
-  /// As gather, for the rows of a block and a range of columns in the list format.
-  template <std::size_t V, class T>
+  /// As gather, for the rows of a block and a range of columns in the list format, or half of it.
+  template <std::size_t V, ListPart part, class T>
   LOSA_AVX512 static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const T* values,
                                       const float* panel, float* sums) noexcept {
-    if constexpr (V == 1) return avx2::Kernels::gather_list<1>(counts, columns, values, panel, sums);
+    if constexpr (V == 1) return avx2::Kernels::gather_list<1, part>(counts, columns, values, panel, sums);
     constexpr std::size_t step = V * lanes;
     for (std::size_t i = 0; i < tile_rows; ++i, sums += step) {
       Sums<V> acc;
       acc.load(sums);
-      for (std::size_t n = counts[i]; n != 0; --n, columns += 4, values += 4) {
+      const ListSpan span = list_span<part>(counts + 2 * i);
+      columns += 4 * span.before;
+      values += 4 * span.before;
+      for (std::size_t n = span.count; n != 0; --n, columns += 4, values += 4) {
         _mm_prefetch(reinterpret_cast<const char*>(values) + 2048, _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(columns) + 512, _MM_HINT_T0);
         const __m512 weights = _mm512_broadcast_f32x4(avx2::load4(values));
@@ -80,6 +83,8 @@ struct Kernels : private avx2::Kernels {
         acc.template multiply_add<2>(weights, panel + columns[2] * step);
         acc.template multiply_add<3>(weights, panel + columns[3] * step);
       }
+      columns += 4 * span.after;
+      values += 4 * span.after;
       acc.store(sums);
     }
   }

@@ -77,7 +77,7 @@ LOSA_AVX512 inline void multiply(const ListLayout& w, const ListWeights<std::int
         for (std::size_t j = 0; j < 4; ++j) x[t][j] = _mm512_load_si512(from + (t * 4 + j) * 64);
       }
       for (std::size_t i = 0; i < tile_rows; ++i) {
-        const std::size_t n = 4 * std::size_t{w.counts[tile * tile_rows + i]};
+        const std::size_t n = 4 * list_span<ListPart::whole>(w.counts + (tile * tile_rows + i) * 2).count;
         _mm_prefetch(reinterpret_cast<const char*>(values) + 4096, _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(values) + 4160, _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(columns) + 4096, _MM_HINT_T0);

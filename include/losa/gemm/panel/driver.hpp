@@ -171,37 +171,65 @@ struct PanelProducts {
     });
   }
 
+  /// The widest panel of which a whole range of columns stays in the first-level cache. Of a wider one half a range
+  /// does and serves several row blocks (4096 × 4096, 70 %, f32, 64 tokens, one thread of Zen 4: AVX2 11.3 → 9.0 ms,
+  /// AVX-512 9.3 → 8.3; with one row block 9.6 and 8.4).
+  static constexpr std::size_t list_width = 16;
+  static constexpr std::size_t list_blocks = 8;
+
   template <class T>
   static void spmm_list(const ListLayout& w, const ListWeights<T>& weights, MatrixView<const float> x,
                         MatrixView<float> y, const float* bias, bool accumulate, ExecutorRef executor) {
     if constexpr (std::is_same_v<T, std::int8_t> && requires { typename K::FewListTokens; })
       if (few_list<typename K::FewListTokens>(w, weights, x, y, bias, accumulate, executor)) return;
     const PanelPlan plan{.tokens = x.rows, .lanes = K::lanes};
+    const PanelGroups groups(plan, w.share_count);
     Scratch shared(Scratch::need<float>(plan.floats(w.cols)));
     float* panels = shared.take<float>(plan.floats(w.cols));
     pack_panels(x, plan, panels, executor);
-    executor.parallel_for(w.share_count * plan.count, [&](std::size_t task) {
-      const std::size_t p = task / w.share_count;
-      const std::size_t share = task % w.share_count;
-      const std::size_t width = plan.width(p);
-      Scratch scratch(Scratch::need<float>(tile_rows * width));
-      float* sums = scratch.take<float>(tile_rows * width);
-      for (std::size_t b = w.shares[share]; b < w.shares[share + 1]; ++b) {
-        std::fill_n(sums, tile_rows * width, 0.0f);
-        for (std::size_t range = 0; range < w.ranges; ++range) {
-          const std::size_t tile = b * w.ranges + range;
-          const float* panel = panels + plan.offset(p, w.cols) + range * ListLayout::range_cols * width;
+    executor.parallel_for(w.share_count * groups.size(), [&](std::size_t task) {
+      const PanelGroup group = groups[task / w.share_count];
+      const std::size_t width = plan.width(group.first);
+      const std::size_t begin = w.shares[task % w.share_count];
+      const std::size_t end = w.shares[task % w.share_count + 1];
+      const bool halves = width > list_width;
+      const std::size_t most = std::min(halves ? list_blocks : 1, end - begin);
+      const std::size_t block_floats = tile_rows * width;
+      const std::size_t floats = most * block_floats;
+      Scratch scratch(Scratch::need<float>(group.count * floats));
+      float* sums = scratch.take<float>(group.count * floats);
+      for (std::size_t b = begin; b < end; b += most) {
+        const std::size_t blocks = std::min(most, end - b);
+        std::fill_n(sums, group.count * floats, 0.0f);
+        const auto gather = [&]<ListPart part>(std::size_t range, std::size_t q) {
+          const float* panel = panels + plan.offset(group.first + q, w.cols) + range * ListLayout::range_cols * width;
           with_vectors(width / K::lanes, [&](auto v) {
-            K::template gather_list<v.value>(w.counts + tile * tile_rows, w.columns + w.offsets[tile],
-                                             weights.values + w.offsets[tile], panel, sums);
+            for (std::size_t i = 0; i < blocks; ++i) {
+              const std::size_t tile = (b + i) * w.ranges + range;
+              K::template gather_list<v.value, part>(w.counts + tile * 2 * tile_rows, w.columns + w.offsets[tile],
+                                                     weights.values + w.offsets[tile], panel,
+                                                     sums + q * floats + i * block_floats);
+            }
           });
-        }
+        };
+        for (std::size_t range = 0; range < w.ranges; ++range)
+          for (std::size_t q = 0; q < group.count; ++q) {
+            if (halves) {
+              gather.template operator()<ListPart::first>(range, q);
+              gather.template operator()<ListPart::second>(range, q);
+            } else {
+              gather.template operator()<ListPart::whole>(range, q);
+            }
+          }
         const std::size_t r = b * tile_rows;
-        if (weights.scales != nullptr)
-          for (std::size_t i = 0; i < tile_rows * width; ++i) sums[i] *= weights.scales[r + i / width];
-        K::unpack_panel(sums, width, plan.tokens_in(p), std::min(tile_rows, w.rows - r),
-                        y.data + plan.first_token(p) * y.stride + r, y.stride, bias == nullptr ? nullptr : bias + r,
-                        accumulate);
+        for (std::size_t q = 0; q < group.count; ++q) {
+          float* const panel_sums = sums + q * floats;
+          if (weights.scales != nullptr)
+            for (std::size_t i = 0; i < blocks * block_floats; ++i) panel_sums[i] *= weights.scales[r + i / width];
+          K::unpack_panel(panel_sums, width, plan.tokens_in(group.first + q), std::min(blocks * tile_rows, w.rows - r),
+                          y.data + plan.first_token(group.first + q) * y.stride + r, y.stride,
+                          bias == nullptr ? nullptr : bias + r, accumulate);
+        }
       }
     });
   }

@@ -70,18 +70,23 @@ struct Kernels {
   }
 
   /// The same for the rows of a block and a range of columns in the list format.
-  template <std::size_t V, class T>
+  template <std::size_t V, ListPart part, class T>
   static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const T* values, const float* panel,
                           float* sums) noexcept {
     for (std::size_t i = 0; i < tile_rows; ++i, sums += V * lanes) {
       Row<V> acc = load<V>(sums);
-      for (std::size_t n = 4 * std::size_t{counts[i]}; n != 0; --n) {
+      const ListSpan span = list_span<part>(counts + 2 * i);
+      columns += 4 * span.before;
+      values += 4 * span.before;
+      for (std::size_t n = 4 * span.count; n != 0; --n) {
         const Batch weight(to_float(*values++));
         const float* column = panel + std::size_t{*columns++} * V * lanes;
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < V; ++v)
           acc[v] = xsimd::fma(weight, Batch::load_unaligned(column + v * lanes), acc[v]);
       }
+      columns += 4 * span.after;
+      values += 4 * span.after;
 #pragma GCC unroll 8
       for (std::size_t v = 0; v < V; ++v) acc[v].store_unaligned(sums + v * lanes);
     }

@@ -70,7 +70,8 @@ void spmm_list(const ListLayout& w, const ListWeights<T>& weights, MatrixView<co
       const std::size_t tile = b * w.ranges + range;
       std::size_t k = w.offsets[tile];
       for (std::size_t i = 0; i < tile_rows; ++i)
-        for (std::size_t n = 4 * std::size_t{w.counts[tile * tile_rows + i]}; n != 0; --n, ++k) {
+        for (std::size_t n = 4 * list_span<ListPart::whole>(w.counts + (tile * tile_rows + i) * 2).count; n != 0;
+             --n, ++k) {
           const std::size_t c = range * ListLayout::range_cols + w.columns[k];
           double value = 0;
           if constexpr (std::is_same_v<T, std::int8_t>) {
