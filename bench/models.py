@@ -1,11 +1,12 @@
 """Time and memory of losa-llama on models from 135M to 7B: one-shot Wanda and SparseGPT, and a training step.
 
     cmake --preset release && cmake --build --preset release --target losa-llama
-    build/venv/bin/python bench/models.py                          7b needs tens of gigabytes of disk
+    build/venv/bin/python bench/models.py                          7b needs 65 GB of disk
     build/venv/bin/python bench/models.py --shapes 135m 1.1b
 
 The models have random weights (examples/llama/tools/random_model.py, bf16): time and memory do not depend on the
-values. Calibration is 8 × 128 tokens, sparsity 50 %; one block of weights is in memory at a time (--memory block). The
+values. Calibration is 8 × 128 tokens, sparsity 50 %; one block of weights is in memory at a time (--memory block), and
+nothing is saved to resume from, which for SparseGPT at 7b would be up to 26 GB, twice while it is replaced. The
 peak counts pages of the memory-mapped model too, as far as they were resident. A training step is one batch of 1 × 128
 tokens, on 50 % Wanda. Writes build/models/models.json and models.md; what is done is kept.
 """
@@ -45,7 +46,7 @@ def measure(o, shape, job):
     directory = o.out / "result"
     shutil.rmtree(directory, ignore_errors=True)
     arguments = ["adapt", "--model", model, "--train", model / "tokens.u16", "--out", directory, "--sparsity", 0.5,
-                 "--memory", "block", "--threads", o.threads, *CALIBRATION, *JOBS[job]]
+                 "--memory", "block", "--save-every", 0, "--threads", o.threads, *CALIBRATION, *JOBS[job]]
     began = time.monotonic()
     subprocess.run([str(o.tool), *map(str, arguments)], stdout=subprocess.DEVNULL, check=True)
     wall = time.monotonic() - began

@@ -210,6 +210,16 @@ class Interrupted(RunTestCase):
         self.assert_finished(out, expected)
         self.assertEqual(support.report(out)["run"]["resumes"], 2)
 
+    def test_saving_nothing(self):
+        out = self.tmp / "out"
+        endless = ["--sparsity", "0.5", "--train-tokens", "40000000", "--context", "50", *QUICK]
+        self.interrupt(self.arguments(out, *endless), (out / ".partial/state.safetensors").exists)  # there is one soon
+        shutil.rmtree(out)
+        until = time.monotonic() + 3
+        told = self.interrupt(self.arguments(out, *endless, "--save-every", 0), lambda: time.monotonic() > until)
+        self.assertIn("before anything was saved", told)
+        self.assertFalse(out.exists())
+
     def test_before_anything_is_saved(self):
         out = self.tmp / "out"
         slow = ["--calibration-sequences", "64", "--calibration-context", "256", "--sparsity", "0.5"]

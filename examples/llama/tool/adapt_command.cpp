@@ -39,6 +39,7 @@ struct AdaptArguments {
   MethodChoice choice;
   std::string model, train, out, pattern, skip, dtype;
   std::string memory = "auto";
+  double save_every = 1;
   std::optional<double> sparsity;
   std::size_t token_bits = 0;
   std::size_t train_tokens = 51200;
@@ -323,14 +324,16 @@ void run_adapt(const AdaptArguments& a) {
     bar.show(event);
     return !interrupted();
   };
-  // Every minute, but never more than a twentieth of the time: the state of a 7B model is tens of gigabytes.
-  Clock::duration pause = std::chrono::seconds(60);
+  // As often as asked for, but never more than a twentieth of the time: the state of a 7B model is tens of gigabytes.
+  const auto every =
+      std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double, std::ratio<60>>(a.save_every));
+  Clock::duration pause = every;
   const auto checkpoint = [&](bool due) {
     const auto saving = Clock::now();
-    if (!due && saving - last_saved < pause) return;
+    if (a.save_every == 0 || (!due && saving - last_saved < pause)) return;
     losa::io::save_state(directory.state().string(), print, visit);
     last_saved = Clock::now();
-    pause = std::max<Clock::duration>(std::chrono::seconds(60), 20 * (last_saved - saving));
+    pause = std::max(every, 20 * (last_saved - saving));
   };
   std::optional<ResultFiles> files;
   const losa::Results results{
@@ -470,6 +473,12 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
                   "weights in memory: all, one block at a time (the rest waits in files under --out), or auto, which "
                   "takes a block at a time for a model above a quarter of the memory")
       ->check(CLI::IsMember({"auto", "all", "block"}))
+      ->capture_default_str();
+  sub->add_option(
+         "--save-every", a->save_every,
+         "minutes between states from which --resume can go on, each written beside the last one; 0 saves none. "
+         "With SparseGPT a state holds the model's weights in f32")
+      ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
   sub->add_option("--dtype", a->dtype, "type of the weights written (default: the model's)")
       ->check(CLI::IsMember({"f32", "bf16"}));
