@@ -3,7 +3,8 @@
 # it can (bench/compare/peers.sh), builds bench/compare, runs it, and makes the tables.
 #
 #   bench/run.sh                     all shapes, tokens and sparsities; writes docs/benchmarks/<instruction set>/
-#   bench/run.sh --quick             4096 × 4096 at 70 %: the targets, build/bench/quick.json; 1 if one is missed
+#   bench/run.sh --quick             4096 × 4096 at 70 %: the targets, build/bench/quick.json (with --avx2
+#                                    build/bench/avx2/quick.json); 1 if one is missed
 #   bench/run.sh --threads 1         any option of losa_compare (see --help there) is passed on
 #
 #   --avx2            holds losa and every peer to AVX2, on a processor that has more

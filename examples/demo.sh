@@ -11,10 +11,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 model=tiny
-if [ "${1:-}" = --model ]; then
-  model=${2:-}
-  shift $(($# > 1 ? 2 : 1))
-fi
+options=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --model) model=${2:-}; shift $(($# > 1 ? 2 : 1)) ;;
+    --model=*) model=${1#--model=}; shift ;;
+    *) options+=("$1"); shift ;;
+  esac
+done
 case $model in
   tiny)
     setup=()
@@ -40,4 +44,4 @@ if ! { cmake --preset release && cmake --build --preset release --target losa-ll
 fi
 [ "$model" = tiny ] || build/venv/bin/python examples/llama/tools/smollm2.py
 exec build/venv/bin/python examples/llama/tools/demo.py --tool build/release/examples/llama/losa-llama \
-  "${data[@]}" --out "$out" "$@"
+  "${data[@]}" --out "$out" ${options[@]+"${options[@]}"}

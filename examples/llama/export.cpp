@@ -55,6 +55,7 @@ class ModelWriter::Writer {
     for (const auto& [name, planned] : planned_)
       if (planned.file == nullptr)
         raise<losa::FileError>(model_.string(), ": lacks the merged layer ", losa::detail::quote_name(name));
+    copy_others();  // first, as a file that cannot be read or is too large must not cost the work that follows
   }
 
   void put(const std::string& tensor, const losa::PackedMatrix<float>& packed) {
@@ -79,7 +80,6 @@ class ModelWriter::Writer {
     for (Shard& shard : shards_) shard.writer->commit();
     write_config();
     if (shards_.size() > 1) write_index();
-    copy_others();
   }
 
  private:
@@ -230,11 +230,26 @@ class ModelWriter::Writer {
     return weight.substr(0, weight.size() - std::string_view(".weight").size());
   }
 
-  // Untouched where the layout stays dense; a compressed model says so, a model that was compressed says so no more.
-  void write_config() {
+  /// The model's config.json, but that loaders must not round weights that are written as f32.
+  std::string config_text(const std::string& where) const {
     const losa::io::MappedFile file((model_ / "config.json").string());
+    if (options_.dtype != OutputType::f32) return std::string(text_of(file));
+    auto json = losa::detail::parse_document(text_of(file), where);
+    bool narrow = false;
+    for (const char* key : {"torch_dtype", "dtype"})
+      if (json.contains(key) && json[key] != "float32") {
+        json[key] = "float32";
+        narrow = true;
+      }
+    return narrow ? json.dump(2) + "\n" : std::string(text_of(file));
+  }
+
+  // Otherwise untouched where the layout stays dense; a compressed model says so, a model that was compressed says so
+  // no more.
+  void write_config() {
     const std::string where = (model_ / "config.json").string();
-    const auto before = losa::io::find_sparsity_config(text_of(file), where);
+    const std::string text = config_text(where);
+    const auto before = losa::io::find_sparsity_config(text, where);
     if (compress_) {
       std::size_t zeros = zeros_, weights = weights_;
       std::vector<std::string> targets = targets_;
@@ -250,14 +265,14 @@ class ModelWriter::Writer {
       sparsity.global_sparsity = weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights);
       sparsity.sparsity_structure = options_.structure;
       sparsity.targets = std::move(targets);
-      write_text(out_ / "config.json", losa::io::add_sparsity_config(text_of(file), sparsity, where));
+      write_text(out_ / "config.json", losa::io::add_sparsity_config(text, sparsity, where));
     } else if (before) {
-      auto json = losa::detail::parse_document(text_of(file), where);
+      auto json = losa::detail::parse_document(text, where);
       json.erase("quantization_config");
       json.erase("compression_config");
       write_text(out_ / "config.json", json.dump(2) + "\n");
     } else {
-      write_text(out_ / "config.json", text_of(file));
+      write_text(out_ / "config.json", text);
     }
   }
 

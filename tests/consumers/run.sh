@@ -55,7 +55,7 @@ check plain "$work/plain"
 
 # Two units, and the kernels in a third.
 mkdir "$work/extern"
-printf '#define LOSA_DEFINE_KERNELS\n#include <losa/gemm.hpp>\n' >"$work/extern/kernels.cpp"
+printf '#include <losa/gemm.hpp>\n#include <losa/gemm/kernels.hpp>\n' >"$work/extern/kernels.cpp"
 printf '#include <losa/losa.hpp>\nconst char* fastest() { return losa::backends().front()->name; }\n' >"$work/extern/other.cpp"
 quietly g++ -std=c++20 -DLOSA_EXTERN_KERNELS -I "$source_dir/include" $(pkg-config --cflags eigen3) "$here/main.cpp" \
   "$work/extern/other.cpp" "$work/extern/kernels.cpp" -o "$work/extern_kernels" -pthread

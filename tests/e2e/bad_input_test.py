@@ -384,7 +384,7 @@ class Directories(BadInputCase):
                 self.refuse_directory(says="is not the name of a file in the same directory")
 
     def test_names_that_steer_a_terminal(self):
-        self.write_index({next(iter(self.index["weight_map"])): "\x1b[2J\x07none.safetensors"})
+        self.write_index({next(iter(self.index["weight_map"])): "\x1b[2J\x07\u009b2J\x7fnone.safetensors"})
         self.refuse_directory(says="none.safetensors")
 
     def test_what_is_no_file(self):
@@ -462,10 +462,11 @@ class Arguments(BadInputCase):
         usual = [["--method", "magic"], ["--mask", "none"], ["--dtype", "int8"], ["--schedule", "sudden"],
                  ["--schedule-steps", "0"], ["--schedule-steps", "-1"], ["--threads", "0"], ["--threads", "-1"],
                  ["--threads", "x"], ["--seed", "-1"], ["--seed", "1.5"], ["--batch", "0"], ["--batch", "-2"],
-                 ["--context", "1"], ["--train-tokens", "-5"], ["--train-tokens", "many"], ["--lr", "0"], ["--lr", "-1"],
+                 ["--context", "1"], ["--train-tokens", "-5"], ["--train-tokens", "many"], ["--train-tokens", "0"], ["--train-tokens", "99"], ["--lr", "0"], ["--lr", "-1"],
                  ["--lr", "nan"], ["--lr", "inf"], ["--mean-rank", "0"], ["--mean-rank", "nan"], ["--mean-rank", "-4"],
                  ["--alpha", "nan"], ["--alpha", "inf"], ["--delta", "-0.1"], ["--delta", "nan"], ["--delta", "1.5"],
                  ["--hold-out", "1"], ["--hold-out", "-0.1"], ["--hold-out", "nan"], ["--calibration-sequences", "0"],
+                 ["--save-every", "nan"], ["--save-every", "-1"],
                  ["--calibration-context", "0"], ["--token-bits", "12"], ["--token-bits", "0"], ["--skip", "("],
                  ["--early-share", "-1"], ["--early-share", "2"], ["--early-share", "nan"], ["--unknown"], ["-x"],
                  ["stray"], ["--method", "losa-published", "--mean-rank", "4"]]
@@ -542,7 +543,7 @@ class Arguments(BadInputCase):
                                 [["--sparsity", "0.5", "--mean-rank", "500"], "rank"],
                                 [["--sparsity", "0.5", "--skip", "."], "skip"],
                                 [["--sparsity", "0.5", "--calibration-context", "65"], "65"],
-                                [["--sparsity", "0.5", "--context", "65"], "65"],
+                                [["--sparsity", "0.5", "--context", "65", "--train-tokens", "130"], "65"],
                                 [["--sparsity", "0.5", "--calibration-sequences", "1000000"], ""],
                                 [["--sparsity", "0.5", "--hold-out", "0.001"], "hold-out"]):
             with self.subTest(arguments=arguments):

@@ -228,6 +228,16 @@ class Types(ResultCase):
                 if NAME.fullmatch(name):
                     self.assertEqual(support.to_bf16(exact[name].numbers()).tobytes(), rounded[name].data, name)
 
+    def test_loaders_are_not_told_to_round(self):
+        model = support.write_model(self.tmp / "half", dtype="BF16")
+        config = json.loads((model / "config.json").read_text()) | {"torch_dtype": "bfloat16"}
+        (model / "config.json").write_text(json.dumps(config))
+        for asked, told in (([], "bfloat16"), (["--dtype", "bf16"], "bfloat16"), (["--dtype", "f32"], "float32")):
+            out = self.adapt(model, "--sparsity", "0.5", "--method", "uniform", *asked, out="told" + "".join(asked))
+            for folder in (out, out / "compressed"):
+                self.assertEqual(json.loads((folder / "config.json").read_text())["torch_dtype"], told)
+
+
 
 class IndependentForward(ResultCase):
     """The merged directory means the same to programs that share no code with ours."""

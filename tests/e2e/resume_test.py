@@ -309,6 +309,13 @@ class Resume(RunTestCase):
         self.train.write_bytes(text)
         self.succeed(*self.long(out, "--resume", "--threads", "3"))
 
+    def test_with_other_kernels_is_refused(self):
+        out = self.tmp / "out"
+        self.killed_with_state(out)
+        environment = os.environ | {"LOSA_ISA": "reference"}
+        self.refuse(1, *self.long(out, "--resume"), says='now "reference"', env=environment)
+        self.succeed(*self.long(out, "--resume"))
+
     def test_a_damaged_state_is_refused(self):
         out = self.tmp / "out"
         self.killed_with_state(out)

@@ -61,7 +61,9 @@ class SmolLM2(support.TestCase):
         good = json.dumps({"context": "One", "choices": [" two"], "answer": 0})
         for bad in ("{", "[]", '{"context": "a", "choices": [" b"]}', '{"context": 1, "choices": [" b"], "answer": 0}',
                     '{"context": "a", "choices": " b", "answer": 0}', '{"context": "a", "choices": [[1]], "answer": 0}',
-                    '{"context": "a", "choices": [" b"], "answer": 1}', '{"context": "a", "choices": [" b"], "answer": true}'):
+                    '{"context": "a", "choices": [" b"], "answer": 1}', '{"context": "a", "choices": [" b"], "answer": true}', '{"context": "", "choices": [" b"], "answer": 0}',
+                    '{"context": "a", "choices": [""], "answer": 0}', '{"context": "a", "choices": [" b"], "answer": NaN}',
+                    '{"context": "a", "context": "b", "choices": [" c"], "answer": 0}'):
             with self.subTest(bad):
                 (self.tmp / "questions.jsonl").write_text(good + "\n" + bad + "\n")
                 done = subprocess.run([sys.executable, ROOT / "examples/llama/tools/text.py", "choices", "--model",
@@ -71,6 +73,18 @@ class SmolLM2(support.TestCase):
                 self.assertRegex(done.stderr, r"^text: line 2 is no question")
                 self.assertNotIn("Traceback", done.stderr)
                 self.assertEqual([p.name for p in self.tmp.iterdir() if p.name.startswith("ids.jsonl")], [])
+
+    def test_choices_behind_a_prefix_that_every_text_gets(self):
+        from tokenizers import Tokenizer, models, normalizers
+        words = ["<unk>", "▁", "▁capital", "▁is", "▁Paris"]
+        tokenizer = Tokenizer(models.Unigram([(word, -1.0 - (word == "▁")) for word in words], unk_id=0))
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        tokenizer.save(str(self.tmp / "tokenizer.json"))
+        (self.tmp / "questions.jsonl").write_text(
+            json.dumps({"context": "capital is", "choices": [" Paris", " is"], "answer": 0}))
+        self.text("choices", "--model", self.tmp, self.tmp / "questions.jsonl", "--out", self.tmp / "ids.jsonl")
+        told = json.loads((self.tmp / "ids.jsonl").read_text())
+        self.assertEqual((told["context"], told["choices"]), ([2, 3], [[4], [3]]))
 
     def test_questions_in_text(self):
         questions = self.tmp / "questions.jsonl"

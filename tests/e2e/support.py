@@ -45,7 +45,7 @@ class TestCase(unittest.TestCase):
         told = f"{' '.join(map(str, arguments))}\nexit {done.returncode}, stderr {done.stderr!r}, stdout {done.stdout!r}"
         self.assertEqual(done.returncode, code, told)
         self.assertEqual(done.stderr.count("\n"), 1, told)
-        self.assertFalse([c for c in done.stderr[:-1] if ord(c) < 32 or ord(c) == 127], told)
+        self.assertFalse([c for c in done.stderr[:-1] if ord(c) < 32 or 127 <= ord(c) < 160], told)
         self.assertTrue(done.stderr.startswith("losa-llama: ") and done.stderr.endswith("\n"), told)
         self.assertFalse(done.stdout, told)
         self.assertIn(says.lower(), done.stderr.lower(), told)

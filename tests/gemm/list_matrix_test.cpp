@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "problem.hpp"
@@ -153,7 +154,7 @@ TEST_CASE("lists: int8 with activations too large, too small or not finite for i
     }
 }
 
-TEST_CASE("lists: a full row of a range has 256 columns, and empty ones cost a count") {
+TEST_CASE("lists: a full row of a range has 256 columns, and empty ones cost two counts") {
   check_list<float>(33, 600, 9, 0.0, 1);
   losa::Mask mask(40, 520);
   for (std::size_t c = 0; c < 520; ++c) mask.set(17, c, true);
@@ -180,6 +181,49 @@ TEST_CASE("lists: the same bits for any number of threads, copies and moves") {
         CHECK(test::bits_of(y) == test::bits_of(expected));
       }
     }
+}
+
+TEST_CASE("lists: wide panels over many row blocks in turn, the last of them fewer") {
+  for (const auto& [rows, cols] : {std::pair<std::size_t, std::size_t>{1203, 300}, {771, 513}}) {
+    losa::Mask mask = test::random_mask(rows, cols, 0.5, 4);
+    for (std::size_t r = 0; r < rows / 2; ++r)  // so that a share of equal work has many of these
+      for (std::size_t c = 0; c < cols; ++c) mask.set(r, c, (r + c) % 97 == 0);
+    const auto packed = losa::pack(Matrix(rows, cols, 5).view(), mask);
+    const auto& shares = packed.structure().shares;
+    std::size_t most = 0;
+    for (std::size_t i = 1; i < shares.size(); ++i) most = std::max(most, shares[i] - shares[i - 1]);
+    CHECK(most > 8);
+    CHECK(most % 8 != 0);
+    losa::ThreadPool pool(2);
+    const auto check = [&](const auto& list) {
+      for (std::size_t tokens : test::Sizes{17, 70, 140}) {
+        const Matrix x(tokens, cols, 6, 3);
+        const Matrix bias(1, rows, 7);
+        const Matrix before(tokens, rows, 8, 5);
+        const auto product = [&](const losa::Backend* backend, losa::ExecutorRef executor) {
+          Matrix y = before;
+          losa::spmm(list, x.view(), y.view(), executor,
+                     {.bias = bias.view().row(0), .accumulate = true, .backend = backend});
+          CHECK(y.gaps_intact());
+          return y;
+        };
+        const Matrix expected = product(&losa::find_backend("reference"), {});
+        for (const losa::Backend* backend : losa::backends()) {
+          CAPTURE(backend->name);
+          CAPTURE(tokens);
+          const Matrix y = product(backend, {});
+          float worst = 0;
+          for (std::size_t t = 0; t < tokens; ++t)
+            for (std::size_t r = 0; r < rows; ++r) worst = std::max(worst, std::abs(y(t, r) - expected(t, r)));
+          CHECK(worst < 1e-3f);  // sums of 150 to 260 terms of size 1
+          CHECK(test::bits_of(product(backend, pool)) == test::bits_of(y));
+        }
+      }
+    };
+    check(ListMatrix<float>(packed));
+    check(ListMatrix<losa::bf16>(packed));
+    check(ListMatrix<Int8>(packed));
+  }
 }
 
 TEST_CASE("lists: kernels read at most 64 bytes past the last value and column") {

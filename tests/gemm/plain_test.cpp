@@ -146,25 +146,34 @@ TEST_CASE("plain: strides shorter than rows and weights that are not finite are 
                        "sample: weights must be of type f32", losa::UnsupportedError);
   weight[5] = std::numeric_limits<float>::quiet_NaN();
   CHECK_THROWS_AS(plain::pack(weight.data(), 3, 4, 4, nullptr, plain::Type::int8), losa::NumericError);
+  CHECK_THROWS_WITH_AS(plain::pack(weight.data(), 3, 4, 4, nullptr, static_cast<plain::Type>(9)),
+                       "pack: no such type: 9", losa::RangeError);
+  weight[5] = 1e7f;
+  CHECK_THROWS_AS(plain::pack(weight.data(), 3, 4, 4, nullptr, plain::Type::int4), losa::NumericError);
 }
 
 TEST_CASE("plain: after reserve no product on the thread allocates") {
   const Matrix weight(150, 300, 1);
   std::vector<unsigned char> keep(150 * 300);
   for (std::size_t i = 0; i < keep.size(); ++i) keep[i] = i % 5 < 2;
-  for (plain::Type type : {plain::Type::f32, plain::Type::bf16, plain::Type::int8, plain::Type::int4}) {
+  for (int which = 0; which <= static_cast<int>(plain::Type::int8_list); ++which) {
+    const auto type = static_cast<plain::Type>(which);
+    CAPTURE(which);
     const plain::Weights w = plain::pack(weight.view().data, 150, 300, weight.view().stride, keep.data(), type);
     for (std::size_t most : test::Sizes{1, 7, 64, 200}) {
       CAPTURE(most);
-      const Matrix x(most, 300, 2);
+      Matrix x(most, 300, 2);
       Matrix y(most, 150, 3);
       std::size_t taken = 0;
       // A thread that has multiplied nothing yet.
       std::thread([&] {
         plain::reserve(w, most);
         const std::size_t before = allocations;
-        for (std::size_t tokens = most; tokens > 0; --tokens)
-          plain::multiply(w, x.view().data, tokens, x.view().stride, y.view().data, y.view().stride);
+        for (int round = 0; round < 2; ++round) {
+          for (std::size_t tokens = most; tokens > 0; --tokens)
+            plain::multiply(w, x.view().data, tokens, x.view().stride, y.view().data, y.view().stride);
+          x.view()(0, 7) = std::numeric_limits<float>::quiet_NaN();
+        }
         taken = allocations - before;
       }).join();
       CHECK(taken == 0);

@@ -76,10 +76,14 @@ void check(AdaptArguments& a) {
   if (!a.sparsity) usage_error("--sparsity is required (or --pattern N:M)");
   if (!(*a.sparsity >= 0 && *a.sparsity < 1)) usage_error("--sparsity must be in [0, 1), got ", *a.sparsity);
   if (!(a.hold_out >= 0 && a.hold_out < 1)) usage_error("--hold-out must be in [0, 1), got ", a.hold_out);
+  if (!(a.save_every >= 0 && a.save_every <= 1e6))
+    usage_error("--save-every must be in [0, 1000000] minutes, got ", a.save_every);
   if (a.batch == 0) usage_error("--batch must be at least 1");
   if (a.calibration_sequences == 0) usage_error("--calibration-sequences must be at least 1");
   if (a.context < 2 || a.calibration_context < 2) usage_error("--context and --calibration-context must be at least 2");
   a.choice = resolve(a.choice, a.n_of_m.has_value(), *a.sparsity);
+  if (a.choice.trains() && a.train_tokens / a.batch < a.context)
+    usage_error("--train-tokens must be at least one batch of ", a.batch, " × ", a.context, ", got ", a.train_tokens);
   const double rate = *a.choice.learning_rate;
   if (!(rate > 0 && std::isfinite(rate))) usage_error("--lr must be positive, got ", rate);
   if (!std::isfinite(a.alpha)) usage_error("--alpha must be finite, got ", a.alpha);
@@ -190,6 +194,7 @@ std::string fingerprint(const AdaptArguments& a, std::span<const llama::Token> t
   Json json = arguments_json(a);
   json["model_hash"] = model_hash(a.model);
   json["losa"] = LOSA_VERSION_STRING;
+  json["backend"] = losa::backend_name();  // its sums have an order of their own
   json["windows"] = "shuffled passes";
   json["token_bits"] = a.token_bits;
   json["tokens"] = tokens.size();
@@ -284,7 +289,7 @@ void run_adapt(const AdaptArguments& a) {
   options.sparsity = *a.sparsity;
   options.n_of_m = a.n_of_m;
   options.steps = *a.choice.steps;
-  options.train_steps = a.choice.trains() ? std::max<std::uint64_t>(1, a.train_tokens / engine.tokens_per_step()) : 0;
+  options.train_steps = a.choice.trains() ? a.train_tokens / engine.tokens_per_step() : 0;
   options.lora = {
       .rank = 0, .scale = a.alpha / *a.choice.mean_rank, .dropout = a.choice.training.dropout, .seed = a.common.seed};
   options.learning_rate = *a.choice.learning_rate;
@@ -384,11 +389,8 @@ void run_adapt(const AdaptArguments& a) {
   log.seconds["write"] += std::chrono::duration<double>(Clock::now() - writing).count();
   Json seconds;
   for (const auto& [phase, value] : log.seconds) seconds[phase] = value;
-  report["run"] = {{"command", a.command},
-                   {"threads", a.common.threads},
-                   {"seconds", seconds},
-                   {"peak_memory_bytes", peak_memory()},
-                   {"resumes", log.resumes}};
+  report["run"] = {{"command", a.command}, {"backend", losa::backend_name()},    {"threads", a.common.threads},
+                   {"seconds", seconds},   {"peak_memory_bytes", peak_memory()}, {"resumes", log.resumes}};
   if (log.damping.raised != 0)
     report["run"]["damping"] = {{"layers_raised", log.damping.raised}, {"largest", log.damping.largest}};
   losa::io::write_file((directory.staging() / "report.json").string(), text_of(report, 1) + "\n");
@@ -476,9 +478,9 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
       ->capture_default_str();
   sub->add_option(
          "--save-every", a->save_every,
-         "minutes between states from which --resume can go on, each written beside the last one; 0 saves none. "
-         "With SparseGPT a state holds the model's weights in f32")
-      ->check(CLI::Range(0.0, 1e6))
+         "minutes between states from which --resume can go on, more where saving would take above a twentieth "
+         "of the time; each is written beside the last one, and with SparseGPT holds the model's weights in "
+         "f32. 0 saves none")
       ->capture_default_str();
   sub->add_option("--dtype", a->dtype, "type of the weights written (default: the model's)")
       ->check(CLI::IsMember({"f32", "bf16"}));

@@ -42,6 +42,23 @@ def decode(tokenizer, ids):
     return tokenizer.decode(ids, skip_special_tokens=False)
 
 
+def continued(tokenizer, context, text):
+    """The ids of a text behind its context: of both together what follows those of the context alone. (On its own a
+    text would begin with what SentencePiece puts before every text.)"""
+    return encode(tokenizer, context + text)[len(encode(tokenizer, context)):]
+
+
+def unique(pairs):
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
+def no_number(text):
+    raise ValueError(f"{text} is no number")
+
+
 def questions(tokenizer, lines):
     """Lines of JSON with `context`, `choices` and `answer`; text becomes token ids, as `losa-llama eval --choices`
     reads them."""
@@ -49,14 +66,17 @@ def questions(tokenizer, lines):
         if not line.strip():
             continue
         try:
-            question = json.loads(line)
+            question = json.loads(line, object_pairs_hook=unique, parse_constant=no_number)
             choices, answer = question["choices"], question["answer"]
             if not (isinstance(choices, list) and choices and all(isinstance(choice, str) for choice in choices)):
                 raise ValueError(f"choices must be a list of texts, got {choices!r:.60}")
             if not (type(answer) is int and 0 <= answer < len(choices)):
                 raise ValueError(f"answer must be the index of a choice, got {answer!r:.60}")
-            question["context"] = encode(tokenizer, question["context"])
-            question["choices"] = [encode(tokenizer, choice) for choice in question["choices"]]
+            context = question["context"]
+            question["context"] = encode(tokenizer, context)
+            question["choices"] = [continued(tokenizer, context, choice) for choice in choices]
+            if not question["context"] or not all(question["choices"]):
+                raise ValueError("the context or a choice is empty")
         except (ValueError, TypeError, KeyError, RecursionError) as why:
             sys.exit(f"text: line {number} is no question with a context, choices in text and an answer: "
                      f"{type(why).__name__}: {why}")
@@ -133,7 +153,7 @@ def main():
         elif o.command == "decode":
             print(decode(tokenizer, o.ids))
         elif o.command == "choices":
-            with o.file.open(encoding="utf-8") as lines:
+            with o.file.open(encoding="utf-8-sig") as lines:
                 write_aside(o.out, "".join(line + "\n" for line in questions(tokenizer, lines)).encode())
         else:
             ids = encode(tokenizer, o.text if o.file is None else o.file.read_bytes().decode("utf-8"))

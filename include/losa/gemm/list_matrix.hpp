@@ -1,7 +1,7 @@
 #pragma once
 // A packed matrix with a byte for the column of every kept weight instead of a mask: nothing is decoded. For products
-// of 5 to 16 tokens, which spend as long on decoding masks as on multiplying; one token is faster with the bitmask.
-// Bytes per weight at density d: (sizeof(T) + 1)·d, what fills rows up, and one count for each row and 256 columns,
+// of 5 to 64 tokens, which spend long on decoding masks; one token is faster with the bitmask.
+// Bytes per weight at density d: (sizeof(T) + 1)·d, what fills rows up, and two counts for each row and 256 columns,
 // where the bitmask takes sizeof(T)·d + 1/8. docs/kernels.md has the figures.
 //
 //   losa::ListMatrix<float> list(packed);             // or bf16, f16, losa::Int8

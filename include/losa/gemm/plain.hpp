@@ -8,18 +8,21 @@
 //   plain::multiply(w, x, tokens, in, residual, out, nullptr, threads, plain::Into::add);   // residual += x · Wᵀ
 //
 // What it costs. Memory: w.bytes(), at density d about 4d + 1/8 bytes a weight in f32, 2d + 1/8 in bf16 and f16,
-// d + 1/8 in int8, d/2 + 5/32 in int4, (value + 1)·d in a list; the dense weights may be freed. Time to pack: once
-// over the dense weights, and for integers and lists by way of the same in f32.
+// d + 1/8 in int8, d/2 + 5/32 in int4, (value + 1)·d + 1/25 in a list; the dense weights may be freed. Time to pack: a
+// few times that of reading the dense weights; integers and lists are made from the same in f32, on one thread
+// (docs/kernels.md, "In an engine").
 // Scratch: kept by each thread from product to product, so only the first product of its size allocates; after
-// reserve() on a thread none does.
+// reserve() on a thread multiply() does not.
 // When it pays: docs/kernels.md says from which sparsity on, for how many tokens, and when a list does.
-// Two weights that multiply the same x (gate and up) are best packed as one, one above the other.
+// Two weights that multiply the same x (gate and up) may be packed as one, one above the other (the same page).
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -38,7 +41,7 @@
 
 namespace losa::inline v0::plain {
 
-/// Value type and format: a bitmask, or lists of columns for 5 to 16 tokens.
+/// Value type and format: a bitmask, or lists of columns (ListMatrix).
 enum class Type { f32, bf16, f16, int8, int4, f32_list, bf16_list, f16_list, int8_list };
 
 /// What a product does with its output.
@@ -58,6 +61,12 @@ struct Access;
 
 /// Packed weights, rows = outputs. Read-only but for sample(), so any number of products may use them at once.
 class Weights {
+  using Matrix =
+      std::variant<PackedMatrix<float>, PackedMatrix<bf16>, PackedMatrix<f16>, QuantizedMatrix<Int8>,
+                   QuantizedMatrix<Int4>, ListMatrix<float>, ListMatrix<bf16>, ListMatrix<f16>, ListMatrix<Int8>>;
+  template <Type type>
+  using Of = std::variant_alternative_t<static_cast<std::size_t>(type), Matrix>;
+
  public:
   std::size_t rows() const noexcept {
     return std::visit([](const auto& m) { return m.rows(); }, matrix_);
@@ -72,7 +81,12 @@ class Weights {
   std::size_t bytes() const noexcept {
     return std::visit([](const auto& m) { return m.bytes(); }, matrix_);
   }
-  Type type() const noexcept { return static_cast<Type>(matrix_.index()); }
+  Type type() const noexcept {
+    static_assert(std::is_same_v<Of<Type::bf16>, PackedMatrix<bf16>> &&
+                  std::is_same_v<Of<Type::int4>, QuantizedMatrix<Int4>> &&
+                  std::is_same_v<Of<Type::int8_list>, ListMatrix<Int8>>);
+    return static_cast<Type>(matrix_.index());
+  }
 
   /// dense[r · stride + c] = the weight as the products see it, 0 where pruned. Throws ShapeError if stride < cols.
   void to_dense(float* dense, std::size_t stride) const {
@@ -82,9 +96,6 @@ class Weights {
   }
 
  private:
-  using Matrix =
-      std::variant<PackedMatrix<float>, PackedMatrix<bf16>, PackedMatrix<f16>, QuantizedMatrix<Int8>,
-                   QuantizedMatrix<Int4>, ListMatrix<float>, ListMatrix<bf16>, ListMatrix<f16>, ListMatrix<Int8>>;
   explicit Weights(Matrix matrix) : matrix_(std::move(matrix)) {}
 
   friend detail::Access;
@@ -172,7 +183,8 @@ inline Access::Matrix packed_as(Type type, MatrixView<const float> dense, const 
 
 /// Packs weight (rows, cols), row r at weight + r · stride. `keep` says which weights are kept, one byte each, without
 /// gaps between rows; without it those that are not zero. Throws ShapeError if stride < cols, NumericError where
-/// integers meet a weight that is not finite.
+/// integers meet a weight that is not finite or int4 one above 458000 (its scales are f16), RangeError if there is no
+/// such type.
 inline Weights pack(const float* weight, std::size_t rows, std::size_t cols, std::size_t stride,
                     const unsigned char* keep = nullptr, Type type = Type::f32, Threads threads = {}) {
   detail::expect_stride("pack", "stride", stride, cols);
@@ -228,13 +240,16 @@ inline void sample(const float* g, std::size_t g_stride, const float* x, std::si
   });
 }
 
-/// Has the calling thread keep what products with `weights` and 1 … `tokens` tokens take beside their operands, so that
-/// none of them allocates there, not even the first. Costs two such products, and x and y for the time of the call.
+/// Has the calling thread keep what multiply() with `weights` and 1 … `tokens` tokens takes beside its operands, so
+/// that none allocates there, not even the first. Costs four such products, and x and y for the time of the call.
 inline void reserve(const Weights& weights, std::size_t tokens) {
-  const std::vector<float> x(tokens * weights.cols());
+  std::vector<float> x(tokens * weights.cols());
   std::vector<float> y(tokens * weights.rows());
-  for (std::size_t t = 1; t <= tokens; t = t < tokens ? std::min(2 * t, tokens) : t + 1)
-    multiply(weights, x.data(), t, weights.cols(), y.data(), weights.rows());
+  for (bool finite : {true, false}) {  // integers keep activations that are not finite in float
+    std::fill(x.begin(), x.end(), finite ? 0.0f : std::numeric_limits<float>::infinity());
+    for (std::size_t t = 1; t <= tokens; t = t < tokens ? std::min(2 * t, tokens) : t + 1)
+      multiply(weights, x.data(), t, weights.cols(), y.data(), weights.rows());
+  }
 }
 
 }  // namespace losa::inline v0::plain

@@ -5,17 +5,10 @@
 //   for (const losa::Backend* b : losa::backends()) use(b->name);
 //   losa::spmm(packed, x, y, pool, {.backend = &losa::find_backend("reference")});
 //
-// A unit that multiplies compiles the kernels of every backend, which takes g++ 12 fifteen seconds at -O3. A program of
-// many units can compile them once: it defines LOSA_EXTERN_KERNELS for all, and has one more unit of two lines,
-//
-//   #define LOSA_DEFINE_KERNELS
-//   #include <losa/gemm.hpp>
+// A unit that multiplies compiles the kernels of every backend, which takes g++ 12 about fifteen seconds at -O3. A
+// program of many units can compile them once: it defines LOSA_EXTERN_KERNELS, for all of its units, and one of them
+// includes losa/gemm/kernels.hpp.
 
-#if defined(LOSA_DEFINE_KERNELS) && !defined(LOSA_EXTERN_KERNELS)
-#error "LOSA_DEFINE_KERNELS is for programs that define LOSA_EXTERN_KERNELS in every unit"
-#endif
-
-#include <array>
 #include <cstdlib>
 #include <span>
 #include <string>
@@ -23,49 +16,16 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
-#include <losa/gemm/arch.hpp>
 #include <losa/gemm/backend.hpp>
-#if !defined(LOSA_EXTERN_KERNELS) || defined(LOSA_DEFINE_KERNELS)
-#include <losa/gemm/amx/backend.hpp>
-#include <losa/gemm/avx2/backend.hpp>
-#include <losa/gemm/avx512/backend.hpp>
-#include <losa/gemm/avx512_bf16/backend.hpp>
-#include <losa/gemm/portable/backend.hpp>
-#include <losa/gemm/reference/backend.hpp>
+#if defined(LOSA_EXTERN_KERNELS)
+namespace losa::inline v0::detail {
+std::span<const Backend* const> extern_backends() noexcept;
+}
+#else
+#include <losa/gemm/known_backends.hpp>
 #endif
 
 namespace losa::inline v0 {
-
-#if !defined(LOSA_EXTERN_KERNELS) || defined(LOSA_DEFINE_KERNELS)
-namespace detail::inline LOSA_ARCH {
-
-/// Every backend that this build knows, best first; but `amx`, which no processor has run yet, only when it is named.
-inline auto known_backends() noexcept {
-  return std::array {
-#if defined(LOSA_AVX2)
-    &avx512_bf16::backend(), &amx::backend(), &avx512::backend(), &avx2::backend(),
-#endif
-#if defined(LOSA_PORTABLE)
-        &portable::backend(),
-#endif
-        &reference::backend(),
-  };
-}
-
-}  // namespace detail::inline LOSA_ARCH
-#endif
-
-#if defined(LOSA_EXTERN_KERNELS)
-namespace detail {
-std::span<const Backend* const> extern_backends() noexcept;
-#if defined(LOSA_DEFINE_KERNELS)
-std::span<const Backend* const> extern_backends() noexcept {
-  static const auto all = known_backends();
-  return all;
-}
-#endif
-}  // namespace detail
-#endif
 
 /// The backends that this machine can run, best first. The last is "reference".
 inline std::vector<const Backend*> backends() {
