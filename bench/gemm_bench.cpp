@@ -211,6 +211,21 @@ void pack(benchmark::State& state) {
   count(state, static_cast<double>(mask.kept()), static_cast<double>(size * size) * (sizeof(float) + 1.0 / 8), 0);
 }
 
+/// From dense weights whose zeros are what is pruned, mask included, on one thread; the argument is a
+/// losa::plain::Type.
+void plain_pack(benchmark::State& state) {
+  const auto type = static_cast<losa::plain::Type>(state.range(0));
+  std::vector<float> weight = numbers(size * size, 1);
+  const losa::Mask mask = random_mask(0.7);
+  for (std::size_t i = 0; i < weight.size(); ++i)
+    if (!mask(i / size, i % size)) weight[i] = 0;
+  for (auto _ : state) {
+    const auto packed = losa::plain::pack(weight.data(), size, size, size, nullptr, type);
+    benchmark::DoNotOptimize(packed.kept());
+  }
+  count(state, static_cast<double>(mask.kept()), static_cast<double>(size * size * sizeof(float)), 0);
+}
+
 void dense_eigen(benchmark::State& state) {
   auto& weights = cold_dense();
   const auto tokens = static_cast<Eigen::Index>(state.range(0));
@@ -298,6 +313,7 @@ void packings(benchmark::internal::Benchmark* b) {
 }
 BENCHMARK(pack<float>)->Apply(packings);
 BENCHMARK(pack<losa::bf16>)->Apply(packings);
+BENCHMARK(plain_pack)->ArgName("type")->DenseRange(0, 8)->Unit(benchmark::kMillisecond);
 BENCHMARK(refresh)
     ->ArgNames({"rank", "sparsity", "threads"})
     ->Args({8, 70, 1})
