@@ -184,7 +184,10 @@ TEST_CASE("lists: the same bits for any number of threads, copies and moves") {
 }
 
 TEST_CASE("lists: wide panels over many row blocks in turn, the last of them fewer") {
-  for (const auto& [rows, cols] : {std::pair<std::size_t, std::size_t>{1203, 300}, {771, 513}}) {
+  for (const std::pair<std::size_t, std::size_t>& shape :
+       {std::pair<std::size_t, std::size_t>{1203, 300}, {771, 513}}) {
+    const std::size_t rows = shape.first;
+    const std::size_t cols = shape.second;
     losa::Mask mask = test::random_mask(rows, cols, 0.5, 4);
     for (std::size_t r = 0; r < rows / 2; ++r)  // so that a share of equal work has many of these
       for (std::size_t c = 0; c < cols; ++c) mask.set(r, c, (r + c) % 97 == 0);
