@@ -23,6 +23,7 @@
 #include <losa/core/random.hpp>
 #include <losa/core/thread_pool.hpp>
 #include <losa/gemm.hpp>
+#include <losa/gemm/plain.hpp>
 
 #if defined(LOSA_BENCH_BLAS)
 extern "C" {

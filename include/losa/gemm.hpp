@@ -14,7 +14,6 @@
 #include <losa/gemm/list_matrix.hpp>
 #include <losa/gemm/pack.hpp>
 #include <losa/gemm/packed_matrix.hpp>
-#include <losa/gemm/plain.hpp>
 #include <losa/gemm/quantized_matrix.hpp>
 #include <losa/gemm/registry.hpp>
 #include <losa/gemm/sddmm.hpp>

@@ -12,6 +12,7 @@
 
 #include <losa/core/thread_pool.hpp>
 #include <losa/gemm.hpp>
+#include <losa/gemm/plain.hpp>
 
 namespace plain = losa::plain;
 using test::Matrix;

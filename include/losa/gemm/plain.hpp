@@ -1,7 +1,8 @@
 #pragma once
 // The sparse products for an engine that has tensors and threads of its own: pointers, strides, a callback; no type of
-// Eigen or xsimd.
+// Eigen or xsimd. losa/gemm.hpp does not include it.
 //
+//   #include <losa/gemm/plain.hpp>
 //   namespace plain = losa::plain;
 //   plain::Weights w = plain::pack(weight, out, in, in, nullptr, plain::Type::bf16);
 //   plain::multiply(w, x, tokens, in, y, out, bias, {run_on_my_threads, my_pool});
