@@ -61,7 +61,8 @@ class SmolLM2(support.TestCase):
         good = json.dumps({"context": "One", "choices": [" two"], "answer": 0})
         for bad in ("{", "[]", '{"context": "a", "choices": [" b"]}', '{"context": 1, "choices": [" b"], "answer": 0}',
                     '{"context": "a", "choices": " b", "answer": 0}', '{"context": "a", "choices": [[1]], "answer": 0}',
-                    '{"context": "a", "choices": [" b"], "answer": 1}', '{"context": "a", "choices": [" b"], "answer": true}', '{"context": "", "choices": [" b"], "answer": 0}',
+                    '{"context": "a", "choices": [" b"], "answer": 1}', '{"context": "a", "choices": [" b"], "answer": true}',
+                    '{"context": "", "choices": [" b"], "answer": 0}',
                     '{"context": "a", "choices": [""], "answer": 0}', '{"context": "a", "choices": [" b"], "answer": NaN}',
                     '{"context": "a", "context": "b", "choices": [" c"], "answer": 0}'):
             with self.subTest(bad):

@@ -1,5 +1,6 @@
 // Compiled twice, as first() and as second(), perhaps with other -m flags, and linked into one program: every header is
 // included in both, and both run the parts whose code could depend on those flags.
+#include <losa/gemm/plain.hpp>
 #include <losa/io.hpp>
 #include <losa/losa.hpp>
 #include <losa/published.hpp>

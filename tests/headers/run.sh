@@ -87,7 +87,7 @@ check_alone() {
 
 check_inline() {
   local strong
-  printf '#include <losa/losa.hpp>\n#include <losa/io.hpp>\n#include <losa/published.hpp>\n' >"$work/everything.cpp"
+  printf '#include <losa/losa.hpp>\n#include <losa/io.hpp>\n#include <losa/published.hpp>\n#include <losa/gemm/plain.hpp>\n' >"$work/everything.cpp"
   g++ $flags $installed -c "$work/everything.cpp" -o "$work/everything.o"
   # An inline function or variable is weak (W, V, u); a strong one (T, D, B, R) or a static one (t, d, b) is ours to mend.
   strong=$(nm --defined-only --demangle "$work/everything.o" | grep -E ' [TDBRtdb] ' | grep losa || true)

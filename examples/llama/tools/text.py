@@ -42,12 +42,6 @@ def decode(tokenizer, ids):
     return tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def continued(tokenizer, context, text):
-    """The ids of a text behind its context: of both together what follows those of the context alone. (On its own a
-    text would begin with what SentencePiece puts before every text.)"""
-    return encode(tokenizer, context + text)[len(encode(tokenizer, context)):]
-
-
 def unique(pairs):
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -74,7 +68,9 @@ def questions(tokenizer, lines):
                 raise ValueError(f"answer must be the index of a choice, got {answer!r:.60}")
             context = question["context"]
             question["context"] = encode(tokenizer, context)
-            question["choices"] = [continued(tokenizer, context, choice) for choice in choices]
+            # What a choice adds to its context: on its own it would begin with what SentencePiece puts before any text.
+            behind = len(question["context"])
+            question["choices"] = [encode(tokenizer, context + choice)[behind:] for choice in choices]
             if not question["context"] or not all(question["choices"]):
                 raise ValueError("the context or a choice is empty")
         except (ValueError, TypeError, KeyError, RecursionError) as why:
