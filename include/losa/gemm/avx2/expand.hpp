@@ -191,9 +191,9 @@ LOSA_AVX2 inline void pack(MatrixView<const float> x, std::size_t n, std::size_t
     }
 }
 
-/// y[t, r] ← [y +] [scales[i] ·] sums (row, N, 8) [+ bias[r]] for the rows of a block.
+/// y[t, r] ← [y +] [unit · scales[i] ·] sums (row, N, 8) [+ bias[r]] for the rows of a block.
 template <std::size_t N>
-LOSA_AVX2 inline void store(const float* sums, const float* scales, std::size_t first_row, MatrixView<float> y,
+LOSA_AVX2 inline void store(const float* sums, const float* scales, float unit, std::size_t first_row, MatrixView<float> y,
                             const float* bias, bool accumulate) noexcept {
   const std::size_t rows = std::min(tile_rows, y.cols - first_row);
   for (std::size_t t = 0; t < std::min(N, y.rows); ++t)
@@ -201,7 +201,7 @@ LOSA_AVX2 inline void store(const float* sums, const float* scales, std::size_t 
       const float* from = sums + (i * N + t) * 8;
       __m128 total = sum4(_mm256_load_ps(from), _mm256_load_ps(from + N * 8), _mm256_load_ps(from + 2 * N * 8),
                           _mm256_load_ps(from + 3 * N * 8));
-      if (scales != nullptr) total = _mm_mul_ps(_mm_mul_ps(total, _mm_set1_ps(of_tops)), _mm_loadu_ps(scales + i));
+      if (scales != nullptr) total = _mm_mul_ps(_mm_mul_ps(total, _mm_set1_ps(unit)), _mm_loadu_ps(scales + i));
       float* const out = y.data + t * y.stride + first_row + i;
       if (i + 4 <= rows) {  // whole vectors need no mask, and masked stores are slow on Zen
         if (bias != nullptr) total = _mm_add_ps(total, _mm_loadu_ps(bias + first_row + i));
@@ -272,7 +272,7 @@ LOSA_AVX2 inline void multiply_blocks(const PackedLayout& w, const W& weights, s
         cursor.advance(count);
       }
     }
-    store<N>(sums, scales, b * tile_rows, y, bias, accumulate);
+    store<N>(sums, scales, of_tops, b * tile_rows, y, bias, accumulate);
   }
 }
 

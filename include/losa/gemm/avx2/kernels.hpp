@@ -13,6 +13,7 @@
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/avx2/expand.hpp>
+#include <losa/gemm/avx2/integers.hpp>
 #include <losa/gemm/backend.hpp>
 #include <losa/gemm/panel/driver.hpp>
 
@@ -21,7 +22,8 @@ namespace losa::inline v0::detail::inline LOSA_ARCH::avx2 {
 struct Kernels {
   static constexpr std::size_t lanes = 8;
   template <class W>
-  using FewTokens = expand::FewTokens;
+  using FewTokens = std::conditional_t<std::is_same_v<W, Int8Weights> || std::is_same_v<W, Int4Weights>,
+                                       integers::FewTokens, expand::FewTokens>;
 
   /// dst[c · width + t] ← src[t · stride + c], zero for tokens ≤ t < width.
   LOSA_AVX2 static void pack_panel(const float* src, std::size_t stride, std::size_t tokens, std::size_t cols,
