@@ -101,8 +101,8 @@ inline double bound(std::size_t n, double magnitude) {
 
 /// What the `avx512` and `amx` backends may add for weights of type Q and up to 8 tokens (`amx` and int8: any number)
 /// by rounding activations to 8 bits, `avx2` for 5 to 8 tokens to 16: half a step of the columns that share a scale
-/// (of 16 bits, the largest: a step), and the rounding of that and of the factor. `weighted` is Σ |w| · max |x| of those
-/// columns.
+/// (of 16 bits, the largest: a step), and the rounding of that and of the factor. `weighted` is Σ |w| · max |x| of
+/// those columns.
 template <losa::Integer Q>
 double activation_rounding(const losa::Backend& backend, std::size_t tokens, double weighted) {
   const std::string_view name = backend.name;
