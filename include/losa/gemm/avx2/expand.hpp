@@ -193,8 +193,8 @@ LOSA_AVX2 inline void pack(MatrixView<const float> x, std::size_t n, std::size_t
 
 /// y[t, r] ← [y +] [unit · scales[i] ·] sums (row, N, 8) [+ bias[r]] for the rows of a block.
 template <std::size_t N>
-LOSA_AVX2 inline void store(const float* sums, const float* scales, float unit, std::size_t first_row, MatrixView<float> y,
-                            const float* bias, bool accumulate) noexcept {
+LOSA_AVX2 inline void store(const float* sums, const float* scales, float unit, std::size_t first_row,
+                            MatrixView<float> y, const float* bias, bool accumulate) noexcept {
   const std::size_t rows = std::min(tile_rows, y.cols - first_row);
   for (std::size_t t = 0; t < std::min(N, y.rows); ++t)
     for (std::size_t i = 0; i < rows; i += 4) {
