@@ -63,11 +63,13 @@ class Matrix {
   std::vector<float> data_;
 };
 
+enum class Side { after, before };
+
 /// n elements whose last byte is the last of a page, with an inaccessible page behind (or before) them.
 template <class T>
 class Guarded {
  public:
-  enum class Side { after, before };
+  using Side = test::Side;
   explicit Guarded(std::size_t n, Side side = Side::after) : size_(n) {
     const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
     const std::size_t bytes = (n * sizeof(T) + page - 1) / page * page;
