@@ -1,6 +1,6 @@
 #pragma once
-// The AVX2 kernel for int8 and int4 weights and five to eight tokens: packed bytes are spread to the positions of a mask
-// word in registers, 16 at a time, widened and multiplied with activations of 16 bits:
+// The AVX2 kernel for int8 and int4 weights and five to eight tokens: packed bytes are spread to the positions of a
+// mask word in registers, 16 at a time, widened and multiplied with activations of 16 bits:
 //
 //   x = scale · q,  q = round(x / scale),  scale = 2^(⌊log₂ max |x|⌋ − 14)  over 64 columns, token by token
 //
@@ -50,9 +50,9 @@ inline constexpr auto upper_table = [] {
 
 /// 16 packed bytes spread to the bits of two mask bytes, as 16 bits each.
 LOSA_AVX2 inline __m256i spread16(const std::int8_t* p, std::size_t low, std::size_t high) noexcept {
-  const __m128i ranks = _mm_castps_si128(_mm_loadh_pi(
-      _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&ranks_table[low]))),
-      reinterpret_cast<const __m64*>(&ranks_table[high])));
+  const __m128i ranks = _mm_castps_si128(
+      _mm_loadh_pi(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&ranks_table[low]))),
+                   reinterpret_cast<const __m64*>(&ranks_table[high])));
   const auto* upper = reinterpret_cast<const __m128i*>(&upper_table[static_cast<unsigned>(_mm_popcnt_u64(low))]);
   const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_cvtepi8_epi16(_mm_shuffle_epi8(packed, _mm_add_epi8(ranks, _mm_load_si128(upper))));
@@ -153,8 +153,8 @@ LOSA_AVX2 inline void add_rows(float* sums, const __m256i (&weights)[2][4], cons
 #pragma GCC unroll 2
     for (std::size_t r = 0; r < 2; ++r) {
       float* const to = sums + (r * N + t) * 8;
-      _mm256_store_ps(to, _mm256_fmadd_ps(_mm256_broadcast_ss(scales + t * tile_rows + r),
-                                          _mm256_cvtepi32_ps(sum[r]), _mm256_load_ps(to)));
+      _mm256_store_ps(to, _mm256_fmadd_ps(_mm256_broadcast_ss(scales + t * tile_rows + r), _mm256_cvtepi32_ps(sum[r]),
+                                          _mm256_load_ps(to)));
     }
   }
 }
