@@ -124,6 +124,43 @@ TEST_CASE("plain: dx and the gradient at the mask have the bits of losa's own, w
   }
 }
 
+TEST_CASE("plain: weights from a packed matrix, and on the backend that is named") {
+  const Matrix weight(40, 130, 1);
+  const auto packed = losa::pack(weight.view(), test::random_mask(40, 130, 0.6, 1));
+  const Matrix x(5, 130, 2);
+  const Matrix g(5, 40, 3);
+  plain::Weights w(packed);
+  CHECK(w.type() == plain::Type::f32);
+  CHECK(w.kept() == packed.kept());
+  CHECK(plain::Weights(losa::quantize<losa::Int4>(packed)).type() == plain::Type::int4);
+  for (const losa::Backend* backend : test::backends()) {
+    w.use(backend->name);
+    const plain::Weights copy = w;
+    Matrix y(5, 40, 4);
+    Matrix expected(5, 40, 5);
+    plain::multiply(copy, x.view().data, 5, 130, y.view().data, 40);
+    losa::spmm(packed, x.view(), expected.view(), {}, {.backend = backend});
+    CHECK(test::bits_of(y) == test::bits_of(expected));
+
+    Matrix dx(5, 130, 6);
+    Matrix expected_dx(5, 130, 7);
+    plain::multiply_transposed(copy, g.view().data, 5, 40, dx.view().data, 130);
+    losa::spmm_transposed(packed, g.view(), expected_dx.view(), {}, {.backend = backend});
+    CHECK(test::bits_of(dx) == test::bits_of(expected_dx));
+
+    plain::Weights gradient = w;
+    auto expected_gradient = packed;
+    plain::sample(g.view().data, 40, x.view().data, 130, 5, gradient);
+    losa::sddmm(g.view(), x.view(), expected_gradient, {}, {.backend = backend});
+    Matrix dense(40, 130, 8);
+    Matrix expected_dense(40, 130, 9);
+    gradient.to_dense(dense.view().data, 130);
+    expected_gradient.to_dense(expected_dense.view());
+    CHECK(test::bits_of(dense) == test::bits_of(expected_dense));
+  }
+  CHECK_THROWS_AS(w.use("abacus"), losa::UnsupportedError);
+}
+
 TEST_CASE("plain: without a mask, zeros are what is pruned") {
   const std::vector<float> weight{0, 1, -0.0f, 2, 3, 0};
   CHECK(plain::pack(weight.data(), 2, 3, 3).kept() == 3);

@@ -2,7 +2,7 @@
 // A packed matrix with a byte for the column of every kept weight instead of a mask: nothing is decoded. For products
 // of 5 to 64 tokens, which spend long on decoding masks; one token is faster with the bitmask.
 // Bytes per weight at density d: (sizeof(T) + 1)·d, what fills rows up, and two counts for each row and 256 columns,
-// where the bitmask takes sizeof(T)·d + 1/8. docs/kernels.md has the figures.
+// where the bitmask takes sizeof(T)·d + 1/8. docs/kernels/README.md has the figures.
 //
 //   losa::ListMatrix<float> list(packed);             // or bf16, f16, losa::Int8
 //   losa::spmm(list, losa::view(x, tokens, in), losa::view(y, tokens, out), pool);

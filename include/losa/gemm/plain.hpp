@@ -7,14 +7,15 @@
 //   plain::Weights w = plain::pack(weight, out, in, in, nullptr, plain::Type::bf16);
 //   plain::multiply(w, x, tokens, in, y, out, bias, {run_on_my_threads, my_pool});
 //   plain::multiply(w, x, tokens, in, residual, out, nullptr, threads, plain::Into::add);   // residual += x · Wᵀ
+//   plain::Weights saved(losa::PackedMatrix<losa::bf16>::from_bytes(out, in, mask, values));  // of a checkpoint
 //
 // What it costs. Memory: w.bytes(), at density d about 4d + 1/8 bytes a weight in f32, 2d + 1/8 in bf16 and f16,
 // d + 1/8 in int8, d/2 + 5/32 in int4, (value + 1)·d + 1/25 in a list; the dense weights may be freed. Time to pack: a
 // few times that of reading the dense weights; integers and lists are made from the same in f32, on one thread
-// (docs/kernels.md, "In an engine").
+// (docs/kernels/README.md, "In an engine").
 // Scratch: kept by each thread from product to product, so only the first product of its size allocates; after
 // reserve() on a thread multiply() does not.
-// When it pays: docs/kernels.md says from which sparsity on, for how many tokens, and when a list does.
+// When it pays: docs/kernels/README.md says from which sparsity on, for how many tokens, and when a list does.
 // Two weights that multiply the same x (gate and up) may be packed as one, one above the other (the same page).
 
 #include <algorithm>
@@ -33,10 +34,12 @@
 #include <losa/core/mask.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
+#include <losa/gemm/backend.hpp>
 #include <losa/gemm/list_matrix.hpp>
 #include <losa/gemm/pack.hpp>
 #include <losa/gemm/packed_matrix.hpp>
 #include <losa/gemm/quantized_matrix.hpp>
+#include <losa/gemm/registry.hpp>
 #include <losa/gemm/sddmm.hpp>
 #include <losa/gemm/spmm.hpp>
 
@@ -69,6 +72,9 @@ class Weights {
   using Of = std::variant_alternative_t<static_cast<std::size_t>(type), Matrix>;
 
  public:
+  /// Of any of losa's packed matrices.
+  explicit Weights(Matrix matrix) : matrix_(std::move(matrix)) {}
+
   std::size_t rows() const noexcept {
     return std::visit([](const auto& m) { return m.rows(); }, matrix_);
   }
@@ -88,6 +94,9 @@ class Weights {
                   std::is_same_v<Of<Type::int8_list>, ListMatrix<Int8>>);
     return static_cast<Type>(matrix_.index());
   }
+  /// Has products of these weights run on the backend of that name ("avx2", "reference", …) instead of the default one.
+  /// Throws UnsupportedError, which lists those there are, if this machine has none of that name.
+  void use(std::string_view backend) { backend_ = &find_backend(backend); }
 
   /// dense[r · stride + c] = the weight as the products see it, 0 where pruned. Throws ShapeError if stride < cols.
   void to_dense(float* dense, std::size_t stride) const {
@@ -97,18 +106,17 @@ class Weights {
   }
 
  private:
-  explicit Weights(Matrix matrix) : matrix_(std::move(matrix)) {}
-
   friend detail::Access;
   Matrix matrix_;
+  const Backend* backend_ = nullptr;
 };
 
 namespace detail {
 
 struct Access {
   using Matrix = Weights::Matrix;
-  static Weights made(Matrix matrix) { return Weights(std::move(matrix)); }
   static const Matrix& matrix(const Weights& w) { return w.matrix_; }
+  static const Backend* backend(const Weights& w) { return w.backend_; }
   /// The products of training have f32 in a bitmask alone.
   template <class W>
   static auto& trainable(std::string_view where, W& w) {
@@ -194,7 +202,7 @@ inline Weights pack(const float* weight, std::size_t rows, std::size_t cols, std
   detail::with_executor(threads, [&](ExecutorRef executor) {
     matrix = detail::packed_as(type, dense, detail::mask_of(dense, keep, executor), executor);
   });
-  return detail::Access::made(std::move(matrix));
+  return Weights(std::move(matrix));
 }
 
 /// y (tokens, rows) = x (tokens, cols) · Wᵀ + bias (rows, or null), or y += that; token t at x + t · x_stride and
@@ -204,7 +212,9 @@ inline void multiply(const Weights& weights, const float* x, std::size_t tokens,
                      Into into = Into::overwrite) {
   detail::expect_stride("multiply", "x_stride", x_stride, weights.cols());
   detail::expect_stride("multiply", "y_stride", y_stride, weights.rows());
-  const SpmmOptions options{.bias = {bias, bias == nullptr ? 0 : weights.rows()}, .accumulate = into == Into::add};
+  const SpmmOptions options{.bias = {bias, bias == nullptr ? 0 : weights.rows()},
+                            .accumulate = into == Into::add,
+                            .backend = detail::Access::backend(weights)};
   detail::with_executor(threads, [&](ExecutorRef executor) {
     std::visit(
         [&](const auto& matrix) {
@@ -223,7 +233,7 @@ inline void multiply_transposed(const Weights& weights, const float* g, std::siz
   detail::expect_stride("multiply_transposed", "dx_stride", dx_stride, packed.cols());
   detail::with_executor(threads, [&](ExecutorRef executor) {
     spmm_transposed(packed, {g, tokens, packed.rows(), g_stride}, {dx, tokens, packed.cols(), dx_stride}, executor,
-                    {.accumulate = into == Into::add});
+                    {.accumulate = into == Into::add, .backend = detail::Access::backend(weights)});
   });
 }
 
@@ -237,7 +247,7 @@ inline void sample(const float* g, std::size_t g_stride, const float* x, std::si
   detail::expect_stride("sample", "x_stride", x_stride, packed.cols());
   detail::with_executor(threads, [&](ExecutorRef executor) {
     sddmm({g, tokens, packed.rows(), g_stride}, {x, tokens, packed.cols(), x_stride}, packed, executor,
-          {.accumulate = into == Into::add});
+          {.accumulate = into == Into::add, .backend = detail::Access::backend(result)});
   });
 }
 
