@@ -8,8 +8,8 @@ namespace losa::inline v0 {
 
 /// The list format as kernels see it. Rows lie in blocks of 32, columns in ranges of 256; block after block, range
 /// after range, row after row. A row's list in a range ascends and is filled up to a multiple of 4 with weights of 0 on
-/// its last column. The fours that end in the first half of the range are counted apart from the others, of which one
-/// may begin there. 64 bytes after the last value and the last column are readable.
+/// its last column. The fours of weights that all lie in the first half of the range are counted apart from the others,
+/// of which one may begin there. 64 bytes after the last value and the last column are readable.
 struct ListLayout {
   static constexpr std::size_t range_cols = 256;
   static constexpr std::size_t half_cols = range_cols / 2;

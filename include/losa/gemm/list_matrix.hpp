@@ -8,6 +8,8 @@
 //   losa::spmm(list, losa::view(x, tokens, in), losa::view(y, tokens, out), pool);
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +18,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/executor.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/list_layout.hpp>
@@ -36,7 +39,7 @@ class ListMatrix {
   using Value = std::conditional_t<std::same_as<T, Int8>, std::int8_t, T>;
 
   /// The kept weights of `packed`. Int8 rounds as quantize does, and throws NumericError if a value is not finite.
-  explicit ListMatrix(const PackedMatrix<float>& packed)
+  explicit ListMatrix(const PackedMatrix<float>& packed, ExecutorRef executor = {})
       : rows_(packed.rows()),
         cols_(packed.cols()),
         kept_(packed.kept()),
@@ -44,12 +47,13 @@ class ListMatrix {
         ranges_((cols_ + ListLayout::range_cols - 1) / ListLayout::range_cols),
         shares_(packed.structure().shares) {
     if constexpr (std::same_as<T, Int8>) {
-      const QuantizedMatrix<Int8> integers(packed);
+      const QuantizedMatrix<Int8> integers(packed, executor);
       const Int8Weights weights = integers.weights();
       scales_.assign(weights.scales, weights.scales + blocks_ * detail::tile_rows);
-      fill(packed, [&](std::size_t k) { return weights.values[k]; });
+      fill(packed.structure(), executor, [&](std::size_t k) { return weights.values[k]; });
     } else {
-      fill(packed, [&](std::size_t k) { return narrow<T>(packed.values()[k]); });
+      const float* const values = packed.values().data();
+      fill(packed.structure(), executor, [&](std::size_t k) { return narrow<T>(values[k]); });
     }
   }
 
@@ -95,57 +99,63 @@ class ListMatrix {
   ListWeights<Value> weights() const noexcept { return {values_.data(), scales_.empty() ? nullptr : scales_.data()}; }
 
  private:
-  /// Calls f(block and range, row of the block, its columns there and where their values are, in pairs) in the order of
-  /// the format.
-  template <class F>
-  void for_each_list(const PackedMatrix<float>& packed, F&& f) const {
-    std::vector<std::vector<std::size_t>> rows(detail::tile_rows);  // (column, index) pairs
-    for (std::size_t b = 0; b < blocks_; ++b) {
-      for (std::size_t i = 0; i < detail::tile_rows; ++i) {
-        rows[i].clear();
-        if (b * detail::tile_rows + i < rows_)
-          packed.for_each_kept(b * detail::tile_rows + i, [&](std::size_t c, std::size_t k) {
-            rows[i].push_back(c);
-            rows[i].push_back(k);
-          });
-      }
-      std::vector<std::size_t> at(detail::tile_rows);
-      for (std::size_t range = 0; range < ranges_; ++range)
-        for (std::size_t i = 0; i < detail::tile_rows; ++i) {
-          const std::size_t begin = at[i];
-          while (at[i] < rows[i].size() && rows[i][at[i]] < (range + 1) * ListLayout::range_cols) at[i] += 2;
-          f(b * ranges_ + range, i, std::span(rows[i]).subspan(begin, at[i] - begin));
-        }
-    }
+  static constexpr std::size_t range_tiles = ListLayout::range_cols / detail::tile_cols;
+
+  /// Mask words of a row of block b in a range; past the last tile they are 0.
+  static std::array<std::uint64_t, range_tiles> words(const detail::PackedStructure& s, std::size_t b,
+                                                      std::size_t range, std::size_t i) noexcept {
+    std::array<std::uint64_t, range_tiles> found{};
+    for (std::size_t j = 0; j < range_tiles && range * range_tiles + j < s.tiles; ++j)
+      found[j] = s.words.data()[(b * s.tiles + range * range_tiles + j) * detail::tile_rows + i];
+    return found;
   }
 
+  /// value(k) is the one that comes k-th in packed order.
   template <class F>
-  void fill(const PackedMatrix<float>& packed, F&& value) {
+  void fill(const detail::PackedStructure& s, ExecutorRef executor, F&& value) {
     counts_.resize(blocks_ * ranges_ * 2 * detail::tile_rows);
     offsets_.resize(blocks_ * ranges_);
     std::size_t total = 0;
-    for_each_list(packed, [&](std::size_t tile, std::size_t i, std::span<const std::size_t> list) {
-      if (i == 0) offsets_[tile] = total;
-      const std::size_t fours = (list.size() / 2 + 3) / 4;
-      std::size_t first = 0;  // of them, those that end in the first half
-      while (8 * first + 6 < list.size() && list[8 * first + 6] % ListLayout::range_cols < ListLayout::half_cols)
-        ++first;
-      counts_[(tile * detail::tile_rows + i) * 2] = static_cast<std::uint8_t>(first);
-      counts_[(tile * detail::tile_rows + i) * 2 + 1] = static_cast<std::uint8_t>(fours - first);
-      total += 4 * fours;
-    });
+    for (std::size_t tile = 0; tile < blocks_ * ranges_; ++tile) {
+      offsets_[tile] = total;
+      for (std::size_t i = 0; i < detail::tile_rows; ++i) {
+        std::size_t half = 0;  // of them, those in the first half
+        std::size_t kept = 0;
+        const auto row = words(s, tile / ranges_, tile % ranges_, i);
+        for (std::size_t j = 0; j < range_tiles; ++j) {
+          kept += static_cast<std::size_t>(std::popcount(row[j]));
+          if (j + 1 == range_tiles / 2) half = kept;
+        }
+        std::uint8_t* const counts = counts_.data() + (tile * detail::tile_rows + i) * 2;
+        counts[0] = static_cast<std::uint8_t>(half / 4);
+        counts[1] = static_cast<std::uint8_t>((kept + 3) / 4 - half / 4);
+        total += (kept + 3) / 4 * 4;
+      }
+    }
     values_ = detail::PaddedArray<Value>(total);
     columns_ = detail::PaddedArray<std::uint8_t>(total);
-    std::size_t n = 0;
-    for_each_list(packed, [&](std::size_t, std::size_t, std::span<const std::size_t> list) {
-      std::uint8_t column = 0;
-      for (std::size_t j = 0; j < list.size(); j += 2, ++n) {
-        column = static_cast<std::uint8_t>(list[j] % ListLayout::range_cols);
-        columns_.data()[n] = column;
-        values_.data()[n] = value(list[j + 1]);
-      }
-      for (; n % 4 != 0; ++n) columns_.data()[n] = column;  // values are 0 from the start
+    executor.parallel_for(blocks_, [&](std::size_t b) {
+      for (std::size_t range = 0; range < ranges_; ++range) fill_range(s, b, range, value);
     });
+  }
+
+  template <class F>
+  void fill_range(const detail::PackedStructure& s, std::size_t b, std::size_t range, F& value) {
+    std::array<std::size_t, range_tiles> next{};  // value of each tile
+    for (std::size_t j = 0; j < range_tiles && range * range_tiles + j < s.tiles; ++j)
+      next[j] = s.offsets[b * s.tiles + range * range_tiles + j];
+    std::size_t n = offsets_[b * ranges_ + range];
+    for (std::size_t i = 0; i < detail::tile_rows; ++i) {
+      const auto row = words(s, b, range, i);
+      std::uint8_t column = 0;
+      for (std::size_t j = 0; j < range_tiles; ++j)
+        for (std::uint64_t word = row[j]; word != 0; word &= word - 1, ++n) {
+          column = static_cast<std::uint8_t>(j * detail::tile_cols + static_cast<std::size_t>(std::countr_zero(word)));
+          columns_.data()[n] = column;
+          values_.data()[n] = value(next[j]++);
+        }
+      for (; n % 4 != 0; ++n) columns_.data()[n] = column;  // values are 0 from the start
+    }
   }
 
   std::size_t rows_;

@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -23,6 +22,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/executor.hpp>
 #include <losa/core/finite.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
@@ -55,26 +55,18 @@ class QuantizedMatrix {
   /// The nearest integers; a scale is largest |value| / largest integer, for int4 rounded up to f16.
   /// Throws NumericError if a value is not finite, or too large for a scale in f16.
   template <Storage T>
-  explicit QuantizedMatrix(const PackedMatrix<T>& packed) : structure_(packed.shared_structure()) {
+  explicit QuantizedMatrix(const PackedMatrix<T>& packed, ExecutorRef executor = {})
+      : structure_(packed.shared_structure()) {
     allocate();
-    std::vector<float> largest(scales_.size());
-    for_each_value(packed, [&](std::size_t scale, float value) {
-      if (!detail::is_finite(value)) detail::raise<NumericError>("quantize: a value is ", value);
-      largest[scale] = std::max(largest[scale], std::abs(value));
+    // As bits: without its sign a value that is not finite is larger than all others.
+    std::vector<std::uint32_t> largest(scales_.size());
+    executor.parallel_for(structure_->row_blocks, [&](std::size_t b) {
+      for_each_row(packed, b, [&](std::size_t scale, const T* values, std::size_t n) {
+        for (std::size_t k = 0; k < n; ++k) largest[scale] = std::max(largest[scale], magnitude(values[k]));
+      });
     });
-    for (std::size_t i = 0; i < largest.size(); ++i) {
-      Scale& scale = scales_.data()[i];
-      scale = narrow<Scale>(largest[i] == 0.0f ? 1.0f : largest[i] / Q::largest);
-      // Rounded up, so that the largest value has an integer.
-      if constexpr (per_row) {
-        scale = std::max(scale, std::numeric_limits<float>::denorm_min());
-      } else {
-        while (widen(scale) * Q::largest < largest[i]) ++scale.bits;
-      }
-      if (!detail::is_finite(widen(scale)))
-        detail::raise<NumericError>("quantize: ", largest[i], " is too large for a scale in f16");
-    }
-    store(packed);
+    for (std::size_t i = 0; i < largest.size(); ++i) choose_scale(std::bit_cast<float>(largest[i]), scales_.data()[i]);
+    executor.parallel_for(structure_->row_blocks, [&](std::size_t b) { store(packed, b); });
   }
 
   /// From a mask and what integers() and scales() of such a matrix gave. Throws ShapeError unless their numbers match,
@@ -148,16 +140,34 @@ class QuantizedMatrix {
   explicit QuantizedMatrix(std::shared_ptr<const detail::PackedStructure> structure)
       : structure_(std::move(structure)) {}
 
-  /// Calls f(index of its scale, value) for every kept weight in packed order.
+  /// Calls f(index of its scale, its values, how many) for every row of the tiles of row block b, in packed order.
   template <Storage T, class F>
-  void for_each_value(const PackedMatrix<T>& packed, F&& f) const {
-    const T* value = packed.values().data();
-    std::size_t row = 0;
-    structure_->for_each_word([&](std::size_t r, std::size_t, std::uint64_t word) {
-      const std::size_t scale = per_row ? r : row;
-      for (int n = std::popcount(word); n != 0; --n) f(scale, static_cast<float>(widen(*value++)));
-      ++row;
-    });
+  void for_each_row(const PackedMatrix<T>& packed, std::size_t b, F&& f) const {
+    const detail::PackedStructure& s = *structure_;
+    const T* values = packed.values().data() + s.offsets[b * s.tiles];
+    for (std::size_t row = b * s.tiles * detail::tile_rows; row < (b + 1) * s.tiles * detail::tile_rows; ++row) {
+      const auto n = static_cast<std::size_t>(std::popcount(s.words.data()[row]));
+      f(per_row ? b * detail::tile_rows + row % detail::tile_rows : row, values, n);
+      values += n;
+    }
+  }
+
+  template <Storage T>
+  static std::uint32_t magnitude(T value) noexcept {
+    return std::bit_cast<std::uint32_t>(static_cast<float>(widen(value))) & 0x7fffffffu;
+  }
+
+  static void choose_scale(float largest, Scale& scale) {
+    if (!detail::is_finite(largest)) detail::raise<NumericError>("quantize: a value is ", largest);
+    scale = narrow<Scale>(largest == 0.0f ? 1.0f : largest / Q::largest);
+    // Rounded up, so that the largest value has an integer.
+    if constexpr (per_row) {
+      scale = std::max(scale, std::numeric_limits<float>::denorm_min());
+    } else {
+      while (widen(scale) * Q::largest < largest) ++scale.bits;
+    }
+    if (!detail::is_finite(widen(scale)))
+      detail::raise<NumericError>("quantize: ", largest, " is too large for a scale in f16");
   }
 
   /// Room for integers and scales, all 0.
@@ -195,32 +205,32 @@ class QuantizedMatrix {
     }
   }
 
+  /// The integer nearest to value / scale, to even between two.
   template <Storage T>
-  void store(const PackedMatrix<T>& packed) {
-    const auto integer = [&](std::size_t scale, float value) {
-      return static_cast<int>(
-          std::clamp(std::nearbyint(value / widen(scales_.data()[scale])), -Q::largest, Q::largest));
-    };
-    if constexpr (per_row) {
-      std::uint8_t* out = values_.data();
-      for_each_value(packed, [&](std::size_t scale, float value) {
-        *out++ = static_cast<std::uint8_t>(static_cast<std::int8_t>(integer(scale, value)));
-      });
-    } else {
-      std::uint8_t* out = values_.data();
-      std::size_t in_row = 0;
-      std::size_t row_before = 0;
-      for_each_value(packed, [&](std::size_t scale, float value) {
-        if (scale != row_before) {  // a row begins: at a byte of its own
-          out += in_row % 2;
-          in_row = 0;
-          row_before = scale;
+  static int integer(T value, float scale) noexcept {
+    const float quotient = std::clamp(static_cast<float>(widen(value)) / scale, -Q::largest, Q::largest);
+    // At this size floats are the integers; std::nearbyint is a call without SSE4.1.
+    constexpr float rounding = 0x1.8p23f;
+    return std::bit_cast<int>(quotient + rounding) - std::bit_cast<int>(rounding);
+  }
+
+  template <Storage T>
+  void store(const PackedMatrix<T>& packed, std::size_t b) {
+    const detail::PackedStructure& s = *structure_;
+    std::uint8_t* out = values_.data() + (per_row ? s.offsets : offsets_)[b * s.tiles];
+    for_each_row(packed, b, [&](std::size_t scale_at, const T* values, std::size_t n) {
+      const float scale = widen(scales_.data()[scale_at]);
+      if constexpr (per_row) {
+        for (std::size_t k = 0; k < n; ++k)
+          out[k] = static_cast<std::uint8_t>(static_cast<std::int8_t>(integer(values[k], scale)));
+        out += n;
+      } else {
+        for (std::size_t k = 0; k < n; k += 2) {
+          const int high = k + 1 < n ? integer(values[k + 1], scale) + 8 : 0;
+          *out++ = static_cast<std::uint8_t>(integer(values[k], scale) + 8 + high * 16);
         }
-        const auto nibble = static_cast<unsigned>(integer(scale, value) + 8);
-        *out = static_cast<std::uint8_t>(in_row % 2 == 0 ? nibble : *out | nibble << 4);
-        out += in_row++ % 2;
-      });
-    }
+      }
+    });
   }
 
   std::shared_ptr<const detail::PackedStructure> structure_;
@@ -231,8 +241,8 @@ class QuantizedMatrix {
 
 /// `packed` with values of 8 bits (Int8) or 4 (Int4); see QuantizedMatrix.
 template <Integer Q, Storage T>
-QuantizedMatrix<Q> quantize(const PackedMatrix<T>& packed) {
-  return QuantizedMatrix<Q>(packed);
+QuantizedMatrix<Q> quantize(const PackedMatrix<T>& packed, ExecutorRef executor = {}) {
+  return QuantizedMatrix<Q>(packed, executor);
 }
 
 }  // namespace losa::inline v0
