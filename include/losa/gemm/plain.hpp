@@ -11,12 +11,11 @@
 //
 // What it costs. Memory: w.bytes(), at density d about 4d + 1/8 bytes a weight in f32, 2d + 1/8 in bf16 and f16,
 // d + 1/8 in int8, d/2 + 5/32 in int4, (value + 1)·d + 1/25 in a list; the dense weights may be freed. Time to pack: a
-// few times that of reading the dense weights; integers and lists are made from the same in f32, on one thread
-// (docs/kernels/README.md, "In an engine").
-// Scratch: kept by each thread from product to product, so only the first product of its size allocates; after
-// reserve() on a thread multiply() does not.
-// When it pays: docs/kernels/README.md says from which sparsity on, for how many tokens, and when a list does.
-// Two weights that multiply the same x (gate and up) may be packed as one, one above the other (the same page).
+// few times that of reading the dense weights (docs/kernels/README.md, "In an engine"); integers and lists are made
+// from the same in f32. Scratch: kept by each thread from product to product, so only the first product of its size
+// allocates; after reserve() on a thread multiply() does not. When it pays: docs/kernels/README.md says from which
+// sparsity on, for how many tokens, and when a list does. Two weights that multiply the same x (gate and up) may be
+// packed as one, one above the other (the same page).
 
 #include <algorithm>
 #include <cstddef>
@@ -173,17 +172,17 @@ inline Access::Matrix packed_as(Type type, MatrixView<const float> dense, const 
     case Type::f16:
       return pack_as<f16>(dense, mask, executor);
     case Type::int8:
-      return quantize<Int8>(losa::pack(dense, mask, executor));
+      return quantize<Int8>(losa::pack(dense, mask, executor), executor);
     case Type::int4:
-      return quantize<Int4>(losa::pack(dense, mask, executor));
+      return quantize<Int4>(losa::pack(dense, mask, executor), executor);
     case Type::f32_list:
-      return ListMatrix<float>(losa::pack(dense, mask, executor));
+      return ListMatrix<float>(losa::pack(dense, mask, executor), executor);
     case Type::bf16_list:
-      return ListMatrix<bf16>(losa::pack(dense, mask, executor));
+      return ListMatrix<bf16>(losa::pack(dense, mask, executor), executor);
     case Type::f16_list:
-      return ListMatrix<f16>(losa::pack(dense, mask, executor));
+      return ListMatrix<f16>(losa::pack(dense, mask, executor), executor);
     case Type::int8_list:
-      return ListMatrix<Int8>(losa::pack(dense, mask, executor));
+      return ListMatrix<Int8>(losa::pack(dense, mask, executor), executor);
   }
   losa::detail::raise<RangeError>("pack: no such type: ", static_cast<int>(type));
 }
