@@ -133,7 +133,7 @@ TEST_CASE("plain: weights from a packed matrix, and on the backend that is named
   CHECK(w.type() == plain::Type::f32);
   CHECK(w.kept() == packed.kept());
   CHECK(plain::Weights(losa::quantize<losa::Int4>(packed)).type() == plain::Type::int4);
-  for (const losa::Backend* backend : test::backends()) {
+  for (const losa::Backend* backend : losa::backends()) {
     w.use(backend->name);
     const plain::Weights copy = w;
     Matrix y(5, 40, 4);
