@@ -16,6 +16,7 @@
 #include <Eigen/Core>
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -212,6 +213,24 @@ void pack(benchmark::State& state) {
   count(state, static_cast<double>(mask.kept()), static_cast<double>(size * size) * (sizeof(float) + 1.0 / 8), 0);
 }
 
+/// From what a compressed checkpoint holds: mask bytes and values in row-major order. Bytes are those read.
+template <class T>
+void pack_from_bytes(benchmark::State& state) {
+  const auto packed = pack_weight<T>(static_cast<int>(state.range(0)));
+  std::vector<std::byte> mask(size * size / 8);
+  std::vector<T> values;
+  for (std::size_t r = 0; r < size; ++r)
+    packed.for_each_kept(r, [&](std::size_t c, std::size_t k) {
+      mask[(r * size + c) / 8] |= std::byte{1} << (c % 8);
+      values.push_back(packed.values()[k]);
+    });
+  for (auto _ : state) {
+    const auto made = losa::PackedMatrix<T>::from_bytes(size, size, mask, std::as_bytes(std::span(values)));
+    benchmark::DoNotOptimize(made.values().data());
+  }
+  count(state, static_cast<double>(values.size()), static_cast<double>(mask.size() + values.size() * sizeof(T)), 0);
+}
+
 /// From dense weights whose zeros are what is pruned, mask included, on one thread; the argument is a
 /// losa::plain::Type.
 void plain_pack(benchmark::State& state) {
@@ -314,6 +333,8 @@ void packings(benchmark::internal::Benchmark* b) {
 }
 BENCHMARK(pack<float>)->Apply(packings);
 BENCHMARK(pack<losa::bf16>)->Apply(packings);
+BENCHMARK(pack_from_bytes<float>)->ArgName("sparsity")->Arg(50)->Arg(70)->Unit(benchmark::kMillisecond);
+BENCHMARK(pack_from_bytes<losa::bf16>)->ArgName("sparsity")->Arg(50)->Arg(70)->Unit(benchmark::kMillisecond);
 BENCHMARK(plain_pack)->ArgName("type")->DenseRange(0, 8)->Unit(benchmark::kMillisecond);
 BENCHMARK(refresh)
     ->ArgNames({"rank", "sparsity", "threads"})

@@ -134,6 +134,7 @@ class Comparison {
       shape(Op::product, out, in, o_.tokens);
       if (o_.training)
         for (Op op : {Op::dx, Op::sddmm}) shape(op, out, in, {*std::ranges::max_element(o_.tokens)});
+      roofs();
     }
     if (o_.stack != 0) stack();
     roofs();

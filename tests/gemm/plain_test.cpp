@@ -205,7 +205,7 @@ TEST_CASE("plain: after reserve no product on the thread allocates") {
       std::size_t taken = 0;
       // A thread that has multiplied nothing yet.
       std::thread([&] {
-        plain::reserve(w, most);
+        CHECK(plain::reserve(w, most) > 0);
         const std::size_t before = allocations;
         for (int round = 0; round < 2; ++round) {
           for (std::size_t tokens = most; tokens > 0; --tokens)

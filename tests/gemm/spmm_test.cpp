@@ -343,21 +343,29 @@ TEST_CASE("spmm: no rows, no columns, no tokens") {
 
 TEST_CASE("spmm: NaN and Inf reach the outputs whose kept weights touch them, other rows without them are exact") {
   const float inf = std::numeric_limits<float>::infinity();
-  const auto packed = test::random_packed<float>(33, 130, 0.6, 9);
-  for (const losa::Backend* backend : losa::backends())
-    for (std::size_t tokens : test::Sizes{1, 4, 8, 70})
-      for (float bad : {std::nanf(""), inf}) {
-        Matrix x(tokens, 130, 10);
-        const std::size_t token = tokens - 1;
-        x.view()(token, 77) = bad;
-        Matrix y(tokens, 33, 11);
-        losa::spmm(packed, x.view(), y.view(), {}, {.backend = backend});
-        for (std::size_t t = 0; t < tokens; ++t)
-          for (std::size_t r = 0; r < 33; ++r) {
-            if (t != token) CHECK(std::isfinite(y(t, r)));
-            if (t == token && packed.mask()(r, 77)) CHECK(!std::isfinite(y(t, r)));
-          }
-      }
+  const auto check = [&](const auto& packed) {
+    for (const losa::Backend* backend : test::backends())
+      for (std::size_t tokens : test::Sizes{1, 2, 4, 5, 8, 9, 70})
+        for (float bad : {std::nanf(""), inf, -inf}) {
+          Matrix x(tokens, 130, 10);
+          const std::size_t token = tokens - 1;
+          x.view()(token, 77) = bad;
+          Matrix y(tokens, 33, 11);
+          losa::spmm(packed, x.view(), y.view(), {}, {.backend = backend});
+          std::size_t wrong = 0;
+          for (std::size_t t = 0; t < tokens; ++t)
+            for (std::size_t r = 0; r < 33; ++r) {
+              if (t != token) wrong += !std::isfinite(y(t, r));
+              if (t == token && packed.mask()(r, 77)) wrong += std::isfinite(y(t, r));
+            }
+          CAPTURE(backend->name);
+          CAPTURE(tokens);
+          CHECK(wrong == 0);
+        }
+  };
+  check(test::random_packed<float>(33, 130, 0.6, 9));
+  check(test::random_packed<losa::bf16>(33, 130, 0.6, 9));
+  check(test::random_packed<losa::f16>(33, 130, 0.6, 9));
 }
 
 TEST_CASE("spmm_transposed: NaN and Inf reach the columns that are kept in their row, and nothing else") {
@@ -498,7 +506,9 @@ TEST_CASE("spmm and spmm_transposed read and write nothing past either end of an
           };
           multiply(packed);
           multiply(test::random_packed<losa::bf16>(rows, cols, 0.5, cols));
+          multiply(test::random_packed<losa::f16>(rows, cols, 0.5, cols));
           multiply(losa::quantize<losa::Int8>(packed));
+          multiply(losa::quantize<losa::Int4>(packed));
           losa::spmm_transposed(packed, losa::view(y.data(), tokens, rows), losa::view(dx.data(), tokens, cols), {},
                                 {.accumulate = true, .backend = backend});
         }
@@ -557,8 +567,11 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
         CHECK(test::bits_of(y) == test::bits_of(expected));
         const auto small = losa::pack_as<losa::f16>(weight.view(), mask);
         test::Guarded<losa::f16> smalls(small.kept() + 32);
+        std::fill_n(smalls.data(), smalls.span().size(), losa::narrow<losa::f16>(12345.0f));
         std::ranges::copy(small.values(), smalls.data());
+        losa::spmm(small, x.view(), expected.view(), {}, {.backend = backend});
         backend->spmm_f16(guarded, {smalls.data()}, x.view(), y.view(), nullptr, false, {});
+        CHECK(test::bits_of(y) == test::bits_of(expected));
         const auto bytes = losa::quantize<losa::Int8>(packed);
         test::Guarded<std::int8_t> byte_values(packed.kept() + 64);
         std::fill_n(byte_values.data(), byte_values.span().size(), std::int8_t{99});
@@ -572,11 +585,14 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
         const losa::Int4Weights fours = nibbles.weights();
         const std::size_t nibble_bytes = fours.offsets[layout.row_blocks * layout.tiles];
         test::Guarded<std::uint8_t> nibble_values(nibble_bytes + 64);
+        std::fill_n(nibble_values.data(), nibble_values.span().size(), std::uint8_t{0x5b});
         std::copy_n(fours.values, nibble_bytes, nibble_values.data());
         test::Guarded<losa::f16> tile_scales(nibbles.scales().size());
         std::ranges::copy(nibbles.scales(), tile_scales.data());
+        losa::spmm(nibbles, x.view(), expected.view(), {}, {.backend = backend});
         backend->spmm_int4(guarded, {nibble_values.data(), fours.offsets, tile_scales.data()}, x.view(), y.view(),
                            nullptr, false, {});
+        CHECK(test::bits_of(y) == test::bits_of(expected));
       }
 }
 

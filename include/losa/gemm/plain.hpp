@@ -14,8 +14,8 @@
 // few times that of reading the dense weights (docs/kernels/README.md, "In an engine"); integers and lists are made
 // from the same in f32. Scratch: kept by each thread from product to product, so only the first product of its size
 // allocates; after reserve() on a thread multiply() does not. When it pays: docs/kernels/README.md says from which
-// sparsity on, for how many tokens, and when a list does. Two weights that multiply the same x (gate and up) may be
-// packed as one, one above the other (the same page).
+// sparsity on, for how many tokens; README.md beside it when a list does. Two weights that multiply the same x (gate
+// and up) may be packed as one, one above the other (docs/kernels/README.md).
 
 #include <algorithm>
 #include <cstddef>
@@ -39,6 +39,7 @@
 #include <losa/gemm/packed_matrix.hpp>
 #include <losa/gemm/quantized_matrix.hpp>
 #include <losa/gemm/registry.hpp>
+#include <losa/gemm/scratch.hpp>
 #include <losa/gemm/sddmm.hpp>
 #include <losa/gemm/spmm.hpp>
 
@@ -251,8 +252,9 @@ inline void sample(const float* g, std::size_t g_stride, const float* x, std::si
 }
 
 /// Has the calling thread keep what multiply() with `weights` and 1 … `tokens` tokens takes beside its operands, so
-/// that none allocates there, not even the first. Costs four such products, and x and y for the time of the call.
-inline void reserve(const Weights& weights, std::size_t tokens) {
+/// that none allocates there, not even the first; a pool's threads need a call each. Costs four such products, and x
+/// and y for the time of the call. Returns the bytes that the thread keeps now, for all products it has run.
+inline std::size_t reserve(const Weights& weights, std::size_t tokens) {
   std::vector<float> x(tokens * weights.cols());
   std::vector<float> y(tokens * weights.rows());
   for (bool finite : {true, false}) {  // integers keep activations that are not finite in float
@@ -260,6 +262,7 @@ inline void reserve(const Weights& weights, std::size_t tokens) {
     for (std::size_t t = 1; t <= tokens; t = t < tokens ? std::min(2 * t, tokens) : t + 1)
       multiply(weights, x.data(), t, weights.cols(), y.data(), weights.rows());
   }
+  return losa::detail::Scratch::held();
 }
 
 }  // namespace losa::inline v0::plain

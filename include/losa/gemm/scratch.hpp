@@ -101,6 +101,13 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
+  /// Bytes that the calling thread keeps for products to come.
+  static std::size_t held() noexcept {
+    std::size_t bytes = 0;
+    for (const Block& block : kept()) bytes += block.size;
+    return bytes;
+  }
+
   /// Bytes that n elements take of a block.
   template <class T>
   static constexpr std::size_t need(std::size_t n) noexcept {

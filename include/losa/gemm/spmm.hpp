@@ -7,7 +7,7 @@
 // Only kept weights are multiplied: 2·kept·tokens flops. Sums are float (double in the reference backend), in an order
 // that does not depend on the number of threads; it does depend on the backend and on the number of tokens, so one
 // token alone and the same token in a batch may differ in the last bits, and with 16-, 8- and 4-bit weights by what
-// rounding activations to bf16 or 8 bits costs where a backend does that (docs/kernels/README.md).
+// rounding activations to bf16 or integers costs where a backend does that (docs/kernels/README.md).
 // NaN and Inf in x[t, c] reach y[t, r] wherever (r, c) is kept; where it is pruned they may or may not.
 // Weights are expected to be finite: one that is not may spoil the outputs of its neighbours in packed order.
 // Scratch for a transposed copy of x, g and y belongs to the calling threads and is kept by them (see scratch.hpp).
@@ -94,7 +94,7 @@ void spmm(const PackedMatrix<T>& packed, MatrixView<const float> x, MatrixView<f
   static_assert(!std::same_as<T, double>, "spmm multiplies float, bf16 and f16 weights; pack double weights as float");
   detail::multiply(packed, x, y, executor, options);
 }
-/// The same with 8- or 4-bit weights. Activations stay float, or become integers of 8 bits where that is faster
+/// The same with 8- or 4-bit weights. Activations stay float, or become integers of 8 or 16 bits where that is faster
 /// (docs/kernels/README.md).
 template <Integer Q>
 void spmm(const QuantizedMatrix<Q>& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},

@@ -1,5 +1,5 @@
 #pragma once
-// The AVX2 backend: panels of up to 64 tokens, expansion to registers for one to four. Compiled into every x86 program
+// The AVX2 backend: panels of up to 64 tokens, expansion to registers for fewer. Compiled into every x86 program
 // by target attributes and run where processor and system support it.
 
 #include <losa/gemm/avx2/kernels.hpp>

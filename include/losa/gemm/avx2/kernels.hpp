@@ -1,6 +1,6 @@
 #pragma once
 // AVX2 + FMA + F16C kernels: the inner loops of the shared panel driver, with up to eight 8-lane accumulators; for one
-// to four tokens those of expand.hpp.
+// to four tokens those of expand.hpp, for five to eight of int8 and int4 those of integers.hpp.
 
 #include <losa/gemm/avx2/vector.hpp>
 #if defined(LOSA_AVX2)

@@ -41,7 +41,7 @@ inline constexpr float largest_integer = 127;
 /// False if columns of that magnitude have to stay in float. Compared as bits: -ffast-math takes no float for a NaN.
 inline bool fits(std::uint32_t magnitude) noexcept {
   return magnitude == 0 ||
-         (magnitude >= std::bit_cast<std::uint32_t>(1e-30f) && magnitude <= std::bit_cast<std::uint32_t>(1e30f));
+         (magnitude >= std::bit_cast<std::uint32_t>(1e-25f) && magnitude <= std::bit_cast<std::uint32_t>(1e30f));
 }
 
 /// 16 columns of which `n` are left, as integers: −127 … 127.
@@ -71,7 +71,7 @@ class ByteActivations {
   /// One for each token.
   const float* scales(std::size_t c) const noexcept { return scales_ + c / scale_cols * n_; }
 
-  /// False if one of x is not finite, or the largest of a scale's columns outside 1e-30 … 1e30: they must stay floats.
+  /// False if one of x is not finite, or the largest of a scale's columns outside 1e-25 … 1e30: they must stay floats.
   LOSA_AVX512 bool pack(MatrixView<const float> x) noexcept {
     std::fill_n(integers_, round_up(cols_, piece) * n_, std::uint8_t{128});
     std::fill_n(scales_, round_up(cols_, scale_cols) / scale_cols * n_, 0.0f);
