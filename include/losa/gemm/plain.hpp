@@ -11,11 +11,13 @@
 //
 // What it costs. Memory: w.bytes(), at density d about 4d + 1/8 bytes a weight in f32, 2d + 1/8 in bf16 and f16,
 // d + 1/8 in int8, d/2 + 5/32 in int4, (value + 1)·d + 1/25 in a list; the dense weights may be freed. Time to pack: a
-// few times that of reading the dense weights (docs/kernels/README.md, "In an engine"); integers and lists are made
-// from the same in f32. Scratch: kept by each thread from product to product, so only the first product of its size
-// allocates; after reserve() on a thread multiply() does not. When it pays: docs/kernels/README.md says from which
-// sparsity on, for how many tokens; README.md beside it when a list does. Two weights that multiply the same x (gate
-// and up) may be packed as one, one above the other (docs/kernels/README.md).
+// few times that of reading the dense weights; integers and lists are made from the same in f32.
+//
+// Scratch: kept by each thread from product to product, so only the first product of its size allocates; after
+// reserve() on a thread multiply() does not.
+//
+// docs/kernels/README.md says when a list pays, and how two weights that multiply the same x (gate and up) may be
+// packed as one; docs/kernels/figures.md from which sparsity on a product pays, and the time to pack.
 
 #include <algorithm>
 #include <cstddef>
