@@ -20,6 +20,7 @@
 #include <cstring>
 
 #include <losa/core/types.hpp>
+#include <losa/gemm/activation_range.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/avx512/integers.hpp>
 #include <losa/gemm/avx512_bf16/kernels.hpp>
@@ -186,7 +187,7 @@ struct Int8 {
         const float* const from = x + t * stride + c;
         const std::uint32_t most = magnitude(from, n);
         if (most == 0) continue;
-        if (!fits(most)) return false;
+        if (!integers_fit(most)) return false;
         scales[t] = std::bit_cast<float>(most) / largest_integer;
         const float factor = largest_integer / std::bit_cast<float>(most);
         for (std::size_t j = 0; j < n; j += 16)

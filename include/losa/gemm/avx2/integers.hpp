@@ -19,6 +19,7 @@
 #include <type_traits>
 
 #include <losa/core/view.hpp>
+#include <losa/gemm/activation_range.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/avx2/expand.hpp>
 #include <losa/gemm/packed_structure.hpp>
@@ -83,7 +84,7 @@ class Activations {
   const std::int16_t* integers(std::size_t tile) const noexcept { return integers_ + tile * n_ * tile_cols; }
   const float* scales(std::size_t tile) const noexcept { return scales_ + tile * n_; }
 
-  /// False if one of x is not finite, or the largest of a scale's columns outside 1e-25 … 1e30: they must stay floats.
+  /// False if x has to stay in float (activation_range.hpp).
   LOSA_AVX2 bool pack(MatrixView<const float> x) noexcept {
     for (std::size_t tile = 0; tile < tiles_; ++tile)
       for (std::size_t t = 0; t < n_; ++t) {
@@ -99,10 +100,7 @@ class Activations {
           most = _mm256_max_epu32(most, bits);
         }
         const std::uint32_t magnitude = largest(most);
-        // Compared as bits: -ffast-math takes no float for a NaN.
-        const bool fits = magnitude == 0 || (magnitude >= std::bit_cast<std::uint32_t>(1e-25f) &&
-                                             magnitude <= std::bit_cast<std::uint32_t>(1e30f));
-        if (!fits) return false;
+        if (!integers_fit(magnitude)) return false;
         const float scale = std::bit_cast<float>(magnitude & 0x7f800000u) * 0x1p-14f;
         const float factor = magnitude == 0 ? 0.0f : 1 / scale;
         scales_[tile * n_ + t] = scale;

@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include <losa/core/view.hpp>
+#include <losa/gemm/activation_range.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/scratch.hpp>
 
@@ -37,12 +38,6 @@ LOSA_AVX512 inline std::uint32_t magnitude(const float* x, std::size_t n) noexce
 }
 
 inline constexpr float largest_integer = 127;
-
-/// False if columns of that magnitude have to stay in float. Compared as bits: -ffast-math takes no float for a NaN.
-inline bool fits(std::uint32_t magnitude) noexcept {
-  return magnitude == 0 ||
-         (magnitude >= std::bit_cast<std::uint32_t>(1e-25f) && magnitude <= std::bit_cast<std::uint32_t>(1e30f));
-}
 
 /// 16 columns of which `n` are left, as integers: −127 … 127.
 LOSA_AVX512 inline __m128i to_integers(const float* x, std::size_t n, float factor) noexcept {
@@ -71,7 +66,7 @@ class ByteActivations {
   /// One for each token.
   const float* scales(std::size_t c) const noexcept { return scales_ + c / scale_cols * n_; }
 
-  /// False if one of x is not finite, or the largest of a scale's columns outside 1e-25 … 1e30: they must stay floats.
+  /// False if x has to stay in float (activation_range.hpp).
   LOSA_AVX512 bool pack(MatrixView<const float> x) noexcept {
     std::fill_n(integers_, round_up(cols_, piece) * n_, std::uint8_t{128});
     std::fill_n(scales_, round_up(cols_, scale_cols) / scale_cols * n_, 0.0f);
@@ -81,7 +76,7 @@ class ByteActivations {
         const std::size_t cols = std::min(scale_cols, x.cols - first);
         const std::uint32_t most = magnitude(from, cols);
         if (most == 0) continue;
-        if (!fits(most)) return false;
+        if (!integers_fit(most)) return false;
         scales_[first / scale_cols * n_ + t] = std::bit_cast<float>(most) / largest_integer;
         const float factor = largest_integer / std::bit_cast<float>(most);
         for (std::size_t c = 0; c < cols; c += 16) {
