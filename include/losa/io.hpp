@@ -6,6 +6,7 @@
 #include <losa/io/compressed.hpp>
 #include <losa/io/compressed_config.hpp>
 #include <losa/io/dtype.hpp>
+#include <losa/io/file_services.hpp>
 #include <losa/io/json_events.hpp>
 #include <losa/io/mapped_file.hpp>
 #include <losa/io/safetensors_file.hpp>

@@ -22,7 +22,8 @@ void add_common(CLI::App& app, Common& common) {
 void add_token_bits(CLI::App& app, std::size_t& bits) {
   app.add_option("--token-bits", bits,
                  "bits per token in token files: 8, 16 or 32 (default: 8 for a vocabulary of at most 256, 16 up to "
-                 "65536, else 32)")
+                 "65536, else 32). A file that plainly holds something else, such as text, is refused unless they are "
+                 "given")
       ->check(CLI::IsMember({"8", "16", "32"}));
 }
 

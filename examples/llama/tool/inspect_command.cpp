@@ -7,6 +7,7 @@
 
 #include "../model.hpp"
 #include "common.hpp"
+#include "storage.hpp"
 
 namespace tool {
 namespace {
@@ -35,6 +36,7 @@ std::map<std::string, std::size_t> ranks_of(const std::string& directory) {
 
 void run_inspect(const InspectArguments& a) {
   losa::ThreadPool pool(a.common.threads);
+  note_unmapped(a.model);
   const std::vector<llama::LinearSummary> tensors = llama::inspect(a.model, pool);
   const auto ranks = ranks_of(a.model);
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
