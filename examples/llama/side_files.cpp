@@ -62,9 +62,9 @@ bool is_licence(const std::string& name) {
 
 /// Endings of text; a name may have none (README), but then the content decides alone.
 bool is_named_as_text(const std::string& name) {
-  static const std::set<std::string, std::less<>> endings{"",      ".txt",  ".md",  ".rst",  ".json", ".jsonl", ".py",
-                                                          ".yaml", ".toml", ".cfg", ".yml",  ".ini",  ".csv",   ".tsv",
-                                                          ".bib",  ".cff",  ".tex", ".adoc", ".org"};
+  static const std::set<std::string, std::less<>> endings{"",     ".txt",  ".md",   ".rst", ".json", ".jsonl", ".jinja",
+                                                          ".py",  ".yaml", ".toml", ".cfg", ".yml",  ".ini",   ".csv",
+                                                          ".tsv", ".bib",  ".cff",  ".tex", ".adoc", ".org"};
   return endings.contains(lower(fs::path(name).extension().string()));
 }
 

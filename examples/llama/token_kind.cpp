@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <initializer_list>
 #include <losa/core/error.hpp>
@@ -70,6 +71,7 @@ std::vector<std::span<const std::byte>> sample(std::span<const std::byte> bytes)
 
 struct ByteCounts : TextCounts {
   std::array<std::size_t, 8> zero_at{}, control_at{}, all_at{};  // by position modulo 8
+  std::bitset<256> seen;
 };
 
 ByteCounts count_bytes(const std::vector<std::span<const std::byte>>& windows) {
@@ -79,6 +81,7 @@ ByteCounts count_bytes(const std::vector<std::span<const std::byte>>& windows) {
     for (std::size_t i = 0; i < window.size(); ++i) {
       const auto c = std::to_integer<unsigned char>(window[i]);
       ++counts.all_at[i % 8];
+      counts.seen[c] = true;
       counts.zero_at[i % 8] += c == 0;
       counts.control_at[i % 8] += is_control(c);
     }
@@ -92,7 +95,7 @@ bool is_text(const ByteCounts& n) {
   if (n.control * 500 > n.bytes) return false;
   // Among the ids of a file, one byte in twenty or more is a control character: the low one of any, the high one of
   // all below 8192.
-  return n.broken * 500 <= n.bytes || (n.bytes >= 1024 && n.control * 1000 <= n.bytes);
+  return n.broken * 500 <= n.bytes || (n.bytes >= 1024 && n.control * 1000 <= n.bytes && n.seen.count() >= 20);
 }
 
 /// Of 16-bit units, those that a rule takes.
@@ -177,9 +180,9 @@ bool is_big_endian(const std::vector<std::span<const std::byte>>& windows, const
   const std::size_t width = bits / 8;
   if (n.bytes < 64 * width || share_outside(windows, width, true, vocabulary) > 0) return false;
   if (share_outside(windows, width, false, vocabulary) > 0.02) return true;
-  return bits == 16 && n.bytes >= 2048 &&
-         share_of_units(windows, [](unsigned char low, unsigned char) { return low < 32; }) >= 0.5 &&
-         share_of_units(windows, [](unsigned char, unsigned char high) { return high < 32; }) <= 0.25;
+  const double first = share_of_units(windows, [](unsigned char low, unsigned char) { return low < 32; });
+  return bits == 16 && n.bytes >= 2048 && first >= 0.5 &&
+         share_of_units(windows, [](unsigned char, unsigned char high) { return high < 32; }) <= first / 2;
 }
 
 }  // namespace
@@ -210,7 +213,7 @@ std::string what_else(std::span<const std::byte> bytes, std::size_t bits, std::s
   if (bits == 8 && n.bytes >= 1024) {
     std::size_t low = 0, high = 0;
     for (std::size_t at = 0; at < 8; ++at) (at % 2 == 0 ? low : high) += n.control_at[at];
-    if (std::max(low, high) * 5 >= n.bytes && std::min(low, high) * 8 <= n.bytes)
+    if (std::max(low, high) * 5 >= n.bytes && std::min(low, high) * 2 <= std::max(low, high))
       return text("looks like 16-bit numbers, ", tokens,
                   ": they belong to another vocabulary, or --token-bits 16 reads them");
   }

@@ -17,14 +17,20 @@ using llama::SideFiles;
 
 namespace {
 
-std::vector<std::string> copied(const SideFiles& files) {
-  std::vector<std::string> names;
-  for (const SideFile& one : files.copied) names.push_back(one.name);
+/// Names with a space behind each, in their order.
+std::string joined(const std::vector<std::string>& names) {
+  std::string all;
+  for (const std::string& name : names) all += name + " ";
+  return all;
+}
+std::string copied(const SideFiles& files) {
+  std::string names;
+  for (const SideFile& one : files.copied) names += one.name + " ";
   return names;
 }
-std::vector<std::string> left(const SideFiles& files) {
-  std::vector<std::string> names;
-  for (const LeftOut& one : files.left_out) names.push_back(one.name);
+std::string left(const SideFiles& files) {
+  std::string names;
+  for (const LeftOut& one : files.left_out) names += one.name + " ";
   return names;
 }
 std::string why(const SideFiles& files, const std::string& name) {
@@ -99,10 +105,10 @@ TEST_CASE("side files: what belongs to any model of this kind is copied, nothing
   for (const std::string& name : stay) model.add(name, "x");  // not told by what they hold alone
   std::vector<std::string> expected = belong;
   std::ranges::sort(expected);
-  CHECK(copied(model.find()) == expected);
+  CHECK(copied(model.find()) == joined(expected));
   expected = stay;
   std::ranges::sort(expected);
-  CHECK(left(model.find()) == expected);
+  CHECK(left(model.find()) == joined(expected));
 }
 
 TEST_CASE("side files: names that promise text are held to it, large ones stay, tokenisers may be large") {
@@ -121,9 +127,9 @@ TEST_CASE("side files: names that promise text are held to it, large ones stay, 
   model.add_large("tokenizer_corpus.txt", 4'000'000'000);
   model.add_large("LICENSE.pdf", 2'000'000);
   const SideFiles files = model.find();
-  CHECK(copied(files) == std::vector<std::string>{"LICENSE.pdf", "empty", "latin.txt", "tokenizer.json"});
-  CHECK(left(files) == std::vector<std::string>{"data.json", "huge", "huge.json", "noise.txt", "pointer.md",
-                                                "tokenizer_corpus.txt", "weights"});
+  CHECK(copied(files) == joined({"LICENSE.pdf", "empty", "latin.txt", "tokenizer.json"}));
+  CHECK(left(files) ==
+        joined({"data.json", "huge", "huge.json", "noise.txt", "pointer.md", "tokenizer_corpus.txt", "weights"}));
   CHECK(why(files, "data.json") == "is no text");
   for (const char* name : {"huge", "huge.json", "tokenizer_corpus.txt"}) CHECK(why(files, name) == "is too large");
   CHECK(why(files, "pointer.md") == "is a Git LFS pointer");
@@ -139,9 +145,9 @@ TEST_CASE("side files: hidden files and folders are counted, full folders named 
   for (int i = 0; i < 30; ++i) model.add("runs/event." + std::to_string(i), "xy");
   for (int i = 0; i < 3; ++i) model.add("onnx/part." + std::to_string(i), "xy");
   const SideFiles files = model.find();
-  CHECK(copied(files).empty());
-  CHECK(left(files) == std::vector<std::string>{".cache/", ".git/", ".gitattributes", "onnx/part.0", "onnx/part.1",
-                                                "onnx/part.2", "runs/"});
+  CHECK(copied(files) == "");
+  CHECK(left(files) ==
+        joined({".cache/", ".git/", ".gitattributes", "onnx/part.0", "onnx/part.1", "onnx/part.2", "runs/"}));
   const LeftOut& git = files.left_out[1];
   CHECK(git.files == 2);
   CHECK(git.bytes == 7);
@@ -157,8 +163,8 @@ TEST_CASE("side files: the model's own files and results of runs are passed over
         "deep/run/compressed/x.txt", "deep/run/adapter/x.txt", "out/x.txt", "staged/x.txt"})
     model.add(name, "x");
   const SideFiles files = find_side_files(model / "m", {.out = model / "m/staged", .own = model / "m/out"});
-  CHECK(copied(files).empty());
-  CHECK(left(files).empty());
+  CHECK(copied(files) == "");
+  CHECK(left(files) == "");
 
   // Of two forms of the weights one was read.
   model.add("model.safetensors.index.json", "{\"weight_map\": {\"a\": \"part-1.safetensors\"}}");
@@ -182,9 +188,8 @@ TEST_CASE("side files: links to files are copied as files, links to folders are 
   REQUIRE(::mkfifo((model / "m/pipe.txt").c_str(), 0600) == 0);
   toy::fs::create_symlink("/dev/zero", model / "m/zero.txt");
   const SideFiles files = model.find();
-  CHECK(copied(files) == std::vector<std::string>{"README.md", "tokenizer.json"});
-  CHECK(left(files) ==
-        std::vector<std::string>{"dangling.txt", "linked/", "loop/", "pipe.txt", "round.txt", "zero.txt"});
+  CHECK(copied(files) == joined({"README.md", "tokenizer.json"}));
+  CHECK(left(files) == joined({"dangling.txt", "linked/", "loop/", "pipe.txt", "round.txt", "zero.txt"}));
   CHECK(why(files, "dangling.txt") == "is a link that leads nowhere");
   CHECK(why(files, "linked/") == "is a link to a folder");
   CHECK(why(files, "pipe.txt") == "is no regular file");
@@ -237,7 +242,7 @@ TEST_CASE("side files: of a result's compressed/, large files are taken from the
   toy::write_model(model / "m/compressed");
   toy::write_text(model / "m/compressed/README.md", "its own");
   const SideFiles files = find_side_files(model / "m/compressed/");
-  CHECK(copied(files) == std::vector<std::string>{"README.md", "tokenizer.json"});
+  CHECK(copied(files) == joined({"README.md", "tokenizer.json"}));
   CHECK(files.copied[0].bytes == 7);
   CHECK(files.copied[1].source.parent_path().filename() == "m");
 }

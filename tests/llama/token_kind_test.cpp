@@ -115,13 +115,16 @@ TEST_CASE("token kind: text in any script and encoding that keeps ASCII, short a
         CHECK(looks_like("text", repeated(text, bytes), bits, bits == 16 ? 32'000 : 128'256));
         CHECK(looks_like("text", "\xef\xbb\xbf" + repeated(text, bytes), bits, bits == 16 ? 65'536 : 128'256));
       }
-  CHECK(looks_like("text", "a,b\r\n1,2\r\n3,4\r\n5,6\r\n7,8\r\n9,0\r\n"));
+  CHECK(looks_like("text", "a,b\r\n1,2\r\n3,4\r\n5,6\r\n7,8\r\n9,0\r\n1,1\r\n"));
   CHECK(looks_like("text", repeated("{\"text\": \"It was a dark night.\"}\n", 5000)));
   CHECK(looks_like("text", "<!DOCTYPE html><html><head><title>404 Not Found</title></head></html>"));
   CHECK(looks_like("text", repeated("Gr\xfc\xdf"
-                                    "e aus K\xf6ln, sch\xf6n war's. ",
-                                    5000)));                                                              // Latin-1
-  CHECK(looks_like("text", repeated("\xcc\xec\xb5\xd8\xd0\xfe\xbb\xc6\xa3\xac\xd3\xee\xd6\xe6", 5000)));  // GBK
+                                    "e aus K\xf6ln, sch\xf6n war's gestern; 7 Tage. ",
+                                    5000)));  // Latin-1
+  CHECK(looks_like(
+      "text",
+      repeated("\xcc\xec\xb5\xd8\xd0\xfe\xbb\xc6\xa3\xac\xd3\xee\xd6\xe6\xba\xe9\xbb\xc4\xa1\xa3\xc8\xd5\xd4\xc2\n",
+               5000)));  // GBK
   CHECK(looks_like("text", repeated("A line with \x1b[1mcolours\x1b[0m in it.\n", 5000)));
   std::string damaged = repeated(english, 50'000);
   for (std::size_t i = 0; i < damaged.size(); i += 1000) damaged[i] = '\0';
