@@ -220,17 +220,21 @@ void RunDirectory::clear_staging() const {
 void RunDirectory::publish() {
   std::vector<fs::path> staged = entries(staging());
   // The report comes last: where it stands, the rest stands too, also after a power cut.
-  const auto report_at = std::stable_partition(staged.begin(), staged.end(),
-                                               [](const fs::path& p) { return p.filename() != "report.json"; });
-  for (auto from = staged.begin(); from != staged.end(); ++from) {
-    if (from == report_at) sync_directory(out_);
-    move_entry(*from, out_ / from->filename());
-  }
+  const fs::path staged_report = staging() / report().filename();
+  std::erase(staged, staged_report);
+  for (const fs::path& from : staged) move_entry(from, out_ / from.filename());
   sync_directory(out_);
+  move_entry(staged_report, report());
+  std::error_code error;
+  try {
+    sync_directory(out_);
+  } catch (const losa::FileError&) {
+    fs::remove(report(), error);  // --resume writes it again
+    throw;
+  }
   published_ = true;
-  std::error_code ignored;  // tried once more when all files are closed
-  fs::remove_all(partial(), ignored);
-  if (!ignored) sync_directory(out_);
+  fs::remove_all(partial(), error);  // tried once more when all files are closed
+  static_cast<void>(losa::detail::flush_directory(out_.c_str()));
 }
 
 }  // namespace tool
