@@ -26,7 +26,7 @@
 
 namespace losa::inline v0 {
 
-template <Adapter A>
+template <Adapter AdapterType>
 class AdaptedLinear {
  public:
   std::string name;          // as in the checkpoint
@@ -52,8 +52,8 @@ class AdaptedLinear {
   const Mask& mask() const noexcept { return mask_; }
   const PackedMatrix<float>& packed() const { return *packed_; }
   bool has_adapter() const noexcept { return adapter_.has_value(); }
-  A& adapter() { return *adapter_; }
-  const A& adapter() const { return *adapter_; }
+  AdapterType& adapter() { return *adapter_; }
+  const AdapterType& adapter() const { return *adapter_; }
 
   /// Rises with every change of master or mask.
   std::uint64_t changes() const noexcept { return changes_; }
@@ -90,7 +90,7 @@ class AdaptedLinear {
     if (pruned_) repack(std::move(mask), executor);
   }
   /// Gives the layer its adapter and fresh optimiser state. Throws ShapeError if it is not out × in.
-  void attach(A adapter) {
+  void attach(AdapterType adapter) {
     if (adapter.in() != in() || adapter.out() != out())
       detail::raise<ShapeError>("AdaptedLinear::attach: adapter of ", name, " must be ", out(), " × ", in(), ", got ",
                                 adapter.out(), " × ", adapter.in());
@@ -187,8 +187,8 @@ class AdaptedLinear {
   const PackedMatrix<float>& weight_gradient() const { return *weight_gradient_; }
 
   /// Everything that a resumed run needs. The engine must hold the checkpoint's own weights when state is read.
-  template <class V>
-  void visit(V& visitor) {
+  template <class Visitor>
+  void visit(Visitor& visitor) {
     std::uint64_t rewritten = rewritten_;
     std::uint64_t adapted = has_adapter();
     visitor("rewritten", rewritten);
@@ -236,7 +236,7 @@ class AdaptedLinear {
   }
 
   Mask mask_;
-  std::optional<A> adapter_;
+  std::optional<AdapterType> adapter_;
   std::optional<PackedMatrix<float>> packed_;
   std::vector<float> base_;  // master values at the kept positions, in packed order
   LoraWorkspace workspace_;

@@ -13,8 +13,8 @@ namespace losa::inline v0::detail {
 
 /// Falling, min(rows, cols) of them. A template only so that Eigen's solver is compiled where it is called. Cost
 /// O(rows·cols·min + min³). Throws NumericError if they cannot be found.
-template <class T>
-std::vector<double> squared_singular_values(MatrixView<T> matrix) {
+template <class Element>
+std::vector<double> squared_singular_values(MatrixView<Element> matrix) {
   using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const Eigen::Map<const Rows, Eigen::Unaligned, Eigen::OuterStride<>> map(
       matrix.data, static_cast<Eigen::Index>(matrix.rows), static_cast<Eigen::Index>(matrix.cols),

@@ -35,8 +35,8 @@ struct Moments {
   std::vector<float> m;  // running mean of the gradient
   std::vector<float> v;  // running mean of its square
 
-  template <class V>
-  void visit(V& visitor) {
+  template <class Visitor>
+  void visit(Visitor& visitor) {
     visitor("m", m);
     visitor("v", v);
   }

@@ -16,8 +16,8 @@
 
 namespace losa::inline v0 {
 
-template <class S>
-concept Schedule = requires(const S& schedule, std::size_t step, double final) {
+template <class ScheduleType>
+concept Schedule = requires(const ScheduleType& schedule, std::size_t step, double final) {
   { schedule(step, step, final) } -> std::convertible_to<double>;
 };
 
@@ -42,8 +42,8 @@ struct Cubic {
 };
 
 /// S_t of a schedule, in [0, final]. Throws RangeError unless 1 ≤ t ≤ T and 0 ≤ final < 1.
-template <Schedule S>
-double scheduled_sparsity(const S& schedule, std::size_t step, std::size_t steps, double final) {
+template <Schedule ScheduleType>
+double scheduled_sparsity(const ScheduleType& schedule, std::size_t step, std::size_t steps, double final) {
   if (step < 1 || step > steps)
     detail::raise<RangeError>("scheduled_sparsity: step must be in [1, ", steps, "], got ", step);
   if (!(final >= 0.0 && final < 1.0))

@@ -18,11 +18,11 @@ namespace detail {
 /// Reference to a callable void(size_t).
 class TaskRef {
  public:
-  template <class F>
-  requires(!std::same_as<std::remove_cvref_t<F>, TaskRef>) TaskRef(F&& f)
+  template <class Function>
+  requires(!std::same_as<std::remove_cvref_t<Function>, TaskRef>) TaskRef(Function&& f)
   noexcept
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
-        call_([](void* object, std::size_t i) { (*static_cast<std::remove_reference_t<F>*>(object))(i); }) {}
+        call_([](void* object, std::size_t i) { (*static_cast<std::remove_reference_t<Function>*>(object))(i); }) {}
   void operator()(std::size_t i) const { call_(object_, i); }
 
  private:
@@ -33,8 +33,8 @@ class TaskRef {
 }  // namespace detail
 
 /// Runs f(0) … f(n−1), each once, and returns when all are done. An exception of f reaches the caller.
-template <class E>
-concept Executor = requires(E& executor, detail::TaskRef task, std::size_t n) {
+template <class ExecutorType>
+concept Executor = requires(ExecutorType& executor, detail::TaskRef task, std::size_t n) {
   { executor.concurrency() } -> std::convertible_to<std::size_t>;
   executor.parallel_for(n, task);
 };
@@ -42,8 +42,8 @@ concept Executor = requires(E& executor, detail::TaskRef task, std::size_t n) {
 /// Everything on the calling thread.
 struct Serial {
   std::size_t concurrency() const noexcept { return 1; }
-  template <class F>
-  void parallel_for(std::size_t n, F&& f) const {
+  template <class Function>
+  void parallel_for(std::size_t n, Function&& f) const {
     for (std::size_t i = 0; i < n; ++i) f(i);
   }
 };
@@ -53,19 +53,20 @@ class ExecutorRef {
  public:
   ExecutorRef() noexcept = default;
 
-  template <Executor E>
-  requires(!std::same_as<std::remove_cv_t<E>, ExecutorRef>) ExecutorRef(E& executor)
+  template <Executor ExecutorType>
+  requires(!std::same_as<std::remove_cv_t<ExecutorType>, ExecutorRef>) ExecutorRef(ExecutorType& executor)
   noexcept
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(executor)))),
-        concurrency_([](void* object) { return static_cast<std::size_t>(static_cast<E*>(object)->concurrency()); }),
+        concurrency_(
+            [](void* object) { return static_cast<std::size_t>(static_cast<ExecutorType*>(object)->concurrency()); }),
         run_([](void* object, std::size_t n, detail::TaskRef task) {
-          static_cast<E*>(object)->parallel_for(n, task);
+          static_cast<ExecutorType*>(object)->parallel_for(n, task);
         }) {}
 
   std::size_t concurrency() const { return object_ == nullptr ? 1 : concurrency_(object_); }
 
-  template <class F>
-  void parallel_for(std::size_t n, F&& f) const {
+  template <class Function>
+  void parallel_for(std::size_t n, Function&& f) const {
     if (object_ == nullptr || n <= 1) {
       Serial{}.parallel_for(n, f);
     } else {

@@ -18,8 +18,8 @@ namespace losa::inline v0 {
 struct OpenMp {
   std::size_t concurrency() const noexcept { return static_cast<std::size_t>(omp_get_max_threads()); }
 
-  template <class F>
-  void parallel_for(std::size_t n, F&& f) const {
+  template <class Function>
+  void parallel_for(std::size_t n, Function&& f) const {
     std::exception_ptr error;
 #pragma omp parallel for schedule(dynamic, 1)
     for (std::int64_t i = 0; i < static_cast<std::int64_t>(n); ++i) {

@@ -49,8 +49,8 @@ class ThreadPool {
   std::size_t concurrency() const noexcept { return workers_.size() + 1; }
 
   /// Calls made from inside a task run serially on that thread; calls from several threads take turns.
-  template <class F>
-  void parallel_for(std::size_t n, F&& f) {
+  template <class Function>
+  void parallel_for(std::size_t n, Function&& f) {
     if (workers_.empty() || n <= 1 || inside_task()) {
       Serial{}.parallel_for(n, f);
       return;

@@ -28,8 +28,9 @@ struct f16 {
 };
 
 /// The types that weights may be stored in.
-template <class T>
-concept Storage = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bf16> || std::same_as<T, f16>;
+template <class Element>
+concept Storage = std::same_as<Element, float> || std::same_as<Element, double> || std::same_as<Element, bf16> ||
+    std::same_as<Element, f16>;
 
 /// Exact value of a stored number.
 constexpr float widen(float value) noexcept { return value; }
@@ -76,14 +77,14 @@ constexpr std::uint16_t narrow_f16(float value) noexcept {
 }  // namespace detail
 
 /// Nearest representable number, ties to even; NaN stays NaN, overflow becomes infinity.
-template <Storage T>
-constexpr T narrow(float value) noexcept {
-  if constexpr (std::same_as<T, bf16>) {
+template <Storage Element>
+constexpr Element narrow(float value) noexcept {
+  if constexpr (std::same_as<Element, bf16>) {
     return bf16{detail::narrow_bf16(value)};
-  } else if constexpr (std::same_as<T, f16>) {
+  } else if constexpr (std::same_as<Element, f16>) {
     return f16{detail::narrow_f16(value)};
   } else {
-    return static_cast<T>(value);
+    return static_cast<Element>(value);
   }
 }
 

@@ -40,10 +40,10 @@ ListSpan list_span(const std::uint8_t* counts) noexcept {
   return {0, std::size_t{counts[0]} + counts[1], 0};
 }
 
-/// T is float, bf16, f16 or std::int8_t; the last has a scale for each row.
-template <class T>
+/// Element is float, bf16, f16 or std::int8_t; the last has a scale for each row.
+template <class Element>
 struct ListWeights {
-  const T* values = nullptr;
+  const Element* values = nullptr;
   const float* scales = nullptr;  // (row blocks · 32), or null
 };
 

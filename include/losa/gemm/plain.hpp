@@ -120,8 +120,8 @@ struct Access {
   static const Matrix& matrix(const Weights& w) { return w.matrix_; }
   static const Backend* backend(const Weights& w) { return w.backend_; }
   /// The products of training have f32 in a bitmask alone.
-  template <class W>
-  static auto& trainable(std::string_view where, W& w) {
+  template <class WeightsType>
+  static auto& trainable(std::string_view where, WeightsType& w) {
     auto* found = std::get_if<PackedMatrix<float>>(&w.matrix_);
     if (found == nullptr) losa::detail::raise<UnsupportedError>(where, ": weights must be of type f32");
     return *found;
@@ -138,8 +138,8 @@ struct Executor {
   }
 };
 
-template <class F>
-void with_executor(const Threads& threads, F&& f) {
+template <class Function>
+void with_executor(const Threads& threads, Function&& f) {
   if (threads.run == nullptr) return f(ExecutorRef{});
   Executor executor{threads};
   f(ExecutorRef{executor});

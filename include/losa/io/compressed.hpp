@@ -38,8 +38,8 @@
 namespace losa::inline v0::io {
 
 /// Anything that finds tensors by name: SafetensorsFile, ShardedCheckpoint.
-template <class S>
-concept TensorSource = requires(const S& source, std::string_view name) {
+template <class Source>
+concept TensorSource = requires(const Source& source, std::string_view name) {
   { source.find(name) } -> std::convertible_to<const Tensor*>;
   { source.at(name) } -> std::convertible_to<const Tensor&>;
 };
@@ -110,16 +110,16 @@ inline std::size_t checked_kept(const io::Tensor& bitmask, const io::Tensor& row
 namespace losa::inline v0::io {
 
 /// True if `weight` ("X.weight") is stored compressed.
-template <TensorSource S>
-bool is_compressed(const S& source, std::string_view weight) {
+template <TensorSource Source>
+bool is_compressed(const Source& source, std::string_view weight) {
   return weight.ends_with(".weight") &&
          source.find(std::string(weight.substr(0, weight.size() - 6)) + "compressed") != nullptr;
 }
 
 /// Finds and checks the four tensors of `weight` ("X.weight"). A vector counts as one row. Throws FileError if one of
 /// them is missing, of another dtype or shape than the others ask for, or if mask, offsets and values disagree.
-template <TensorSource S>
-CompressedWeight find_compressed(const S& source, std::string_view weight) {
+template <TensorSource Source>
+CompressedWeight find_compressed(const Source& source, std::string_view weight) {
   const std::string prefix(detail::compressed_prefix(weight));
   const Tensor& shape = source.at(prefix + ".shape");
   const Tensor& bitmask = source.at(prefix + ".bitmask");
@@ -154,12 +154,12 @@ CompressedWeight find_compressed(const S& source, std::string_view weight) {
   return {&values, &bitmask, rows, cols, kept};
 }
 
-/// The weight, packed. T is the dtype of the file, or float, to which every float dtype is widened (F64 rounded).
+/// The weight, packed. Element is the dtype of the file, or float, to which every float dtype is widened (F64 rounded).
 /// Throws FileError if the dtype is another one or, on request (the default), a value is NaN or Inf.
-template <Storage T>
-PackedMatrix<T> read_compressed(const CompressedWeight& weight, bool check_finite = true) {
+template <Storage Element>
+PackedMatrix<Element> read_compressed(const CompressedWeight& weight, bool check_finite = true) {
   const Tensor& values = *weight.values;
-  if constexpr (std::same_as<T, float>) {
+  if constexpr (std::same_as<Element, float>) {
     if (values.dtype != Dtype::f32) {
       std::vector<float> widened(weight.kept);
       read_f32(values, std::span<float>(widened), {.check_finite = check_finite});
@@ -167,19 +167,19 @@ PackedMatrix<T> read_compressed(const CompressedWeight& weight, bool check_finit
                                              std::as_bytes(std::span(widened)));
     }
   }
-  if (values.dtype != dtype_of<T>())
-    detail::raise_tensor(values, "dtype must be ", name(dtype_of<T>()), ", got ", values.dtype_name);
+  if (values.dtype != dtype_of<Element>())
+    detail::raise_tensor(values, "dtype must be ", name(dtype_of<Element>()), ", got ", values.dtype_name);
   if (check_finite)
     for (std::size_t i = 0; i < weight.kept; ++i) {
-      T value;
-      std::memcpy(&value, values.bytes.data() + i * sizeof(T), sizeof(T));
+      Element value;
+      std::memcpy(&value, values.bytes.data() + i * sizeof(Element), sizeof(Element));
       if (!detail::is_finite(widen(value))) detail::raise_tensor(values, "NaN or Inf at [", i, "]");
     }
-  return PackedMatrix<T>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes, values.bytes);
+  return PackedMatrix<Element>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes, values.bytes);
 }
-template <Storage T, TensorSource S>
-PackedMatrix<T> read_compressed(const S& source, std::string_view weight, bool check_finite = true) {
-  return read_compressed<T>(find_compressed(source, weight), check_finite);
+template <Storage Element, TensorSource Source>
+PackedMatrix<Element> read_compressed(const Source& source, std::string_view weight, bool check_finite = true) {
+  return read_compressed<Element>(find_compressed(source, weight), check_finite);
 }
 
 /// Declares the tensors of `weight` ("X.weight", rows × cols with `kept` weights) in a file being written, for
@@ -194,9 +194,10 @@ inline void declare_compressed(SafetensorsWriter& writer, std::string_view weigh
   writer.declare(prefix + ".bitmask", Dtype::u8, {rows, detail::mask_row_bytes(cols)});
 }
 
-/// Calls put(tensor name, producer) for each tensor of `weight`, its values rounded to T; a producer views `packed`.
-template <Storage T, Storage S, class F>
-void for_each_compressed(std::string_view weight, const PackedMatrix<S>& packed, F&& put) {
+/// Calls put(tensor name, producer) for each tensor of `weight`, its values rounded to Element; a producer views
+/// `packed`.
+template <Storage Element, Storage Source, class Function>
+void for_each_compressed(std::string_view weight, const PackedMatrix<Source>& packed, Function&& put) {
   const std::string prefix(detail::compressed_prefix(weight));
   put(prefix + ".shape", [&packed](TensorSink& sink) {
     const std::int64_t extents[] = {static_cast<std::int64_t>(packed.rows()), static_cast<std::int64_t>(packed.cols())};
@@ -211,17 +212,17 @@ void for_each_compressed(std::string_view weight, const PackedMatrix<S>& packed,
     }
   });
   put(prefix + ".compressed", [&packed](TensorSink& sink) {
-    std::vector<T> row;
+    std::vector<Element> row;
     for (std::size_t r = 0; r < packed.rows(); ++r) {
       row.clear();
       packed.for_each_kept(r, [&](std::size_t, std::size_t k) {
-        if constexpr (std::same_as<T, S>) {
+        if constexpr (std::same_as<Element, Source>) {
           row.push_back(packed.values()[k]);
         } else {
-          row.push_back(narrow<T>(static_cast<float>(widen(packed.values()[k]))));
+          row.push_back(narrow<Element>(static_cast<float>(widen(packed.values()[k]))));
         }
       });
-      sink.write(std::span<const T>(row));
+      sink.write(std::span<const Element>(row));
     }
   });
   put(prefix + ".bitmask", [&packed](TensorSink& sink) {
@@ -231,25 +232,25 @@ void for_each_compressed(std::string_view weight, const PackedMatrix<S>& packed,
   });
 }
 
-/// Writes a declared weight now, its values rounded to T, the declared type.
-template <Storage T, Storage S>
-void put_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<S>& packed) {
-  for_each_compressed<T>(weight, packed,
-                         [&](const std::string& name, auto producer) { writer.put(name, std::move(producer)); });
+/// Writes a declared weight now, its values rounded to Element, the declared type.
+template <Storage Element, Storage Source>
+void put_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<Source>& packed) {
+  for_each_compressed<Element>(weight, packed,
+                               [&](const std::string& name, auto producer) { writer.put(name, std::move(producer)); });
 }
 
-/// Adds `weight` ("X.weight") to a file being written, its values rounded to T. `packed` must outlive the writer's
-/// commit(). Throws as declare_compressed does.
-template <Storage T, Storage S>
-void add_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<S>& packed) {
-  declare_compressed(writer, weight, dtype_of<T>(), packed.rows(), packed.cols(), packed.kept());
-  for_each_compressed<T>(weight, packed,
-                         [&](const std::string& name, auto producer) { writer.fill(name, std::move(producer)); });
+/// Adds `weight` ("X.weight") to a file being written, its values rounded to Element. `packed` must outlive the
+/// writer's commit(). Throws as declare_compressed does.
+template <Storage Element, Storage Source>
+void add_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<Source>& packed) {
+  declare_compressed(writer, weight, dtype_of<Element>(), packed.rows(), packed.cols(), packed.kept());
+  for_each_compressed<Element>(weight, packed,
+                               [&](const std::string& name, auto producer) { writer.fill(name, std::move(producer)); });
 }
 /// The same in the matrix's own type.
-template <Storage T>
-void add_compressed(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<T>& packed) {
-  add_compressed_as<T>(writer, weight, packed);
+template <Storage Element>
+void add_compressed(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<Element>& packed) {
+  add_compressed_as<Element>(writer, weight, packed);
 }
 
 }  // namespace losa::inline v0::io

@@ -110,8 +110,8 @@ class TensorSink {
     }
     if (left_ == 0) flush();
   }
-  template <class T>
-  void write(std::span<const T> values) {
+  template <class Element>
+  void write(std::span<const Element> values) {
     write(std::as_bytes(values));
   }
   /// Bytes that are still missing.
@@ -157,29 +157,29 @@ class SafetensorsWriter {
         {{std::move(name), std::string(io::name(dtype)), std::move(shape), bytes, size_of(dtype)}, std::move(produce)});
   }
   /// A matrix in its own type; it must outlive commit().
-  template <Storage T>
-  void add(std::string name, MatrixView<const T> values) {
-    add(std::move(name), dtype_of<T>(), {values.rows, values.cols}, [values](TensorSink& sink) {
-      for (std::size_t r = 0; r < values.rows; ++r) sink.write(std::span<const T>(values.row(r)));
+  template <Storage Element>
+  void add(std::string name, MatrixView<const Element> values) {
+    add(std::move(name), dtype_of<Element>(), {values.rows, values.cols}, [values](TensorSink& sink) {
+      for (std::size_t r = 0; r < values.rows; ++r) sink.write(std::span<const Element>(values.row(r)));
     });
   }
-  template <Storage T>
-  void add(std::string name, MatrixView<T> values) {
-    add(std::move(name), MatrixView<const T>(values));
+  template <Storage Element>
+  void add(std::string name, MatrixView<Element> values) {
+    add(std::move(name), MatrixView<const Element>(values));
   }
   /// Values in row-major order, of the given shape; they must outlive commit().
-  template <class T>
-  void add(std::string name, std::vector<std::size_t> shape, std::span<const T> values) {
-    add(std::move(name), dtype_of<T>(), std::move(shape), [values](TensorSink& sink) { sink.write(values); });
+  template <class Element>
+  void add(std::string name, std::vector<std::size_t> shape, std::span<const Element> values) {
+    add(std::move(name), dtype_of<Element>(), std::move(shape), [values](TensorSink& sink) { sink.write(values); });
   }
-  /// A float matrix, narrowed to T as it is written; it must outlive commit().
-  template <Storage T>
+  /// A float matrix, narrowed to Element as it is written; it must outlive commit().
+  template <Storage Element>
   void add_as(std::string name, std::vector<std::size_t> shape, MatrixView<const float> values) {
-    add(std::move(name), dtype_of<T>(), std::move(shape), [values](TensorSink& sink) {
-      std::vector<T> row(values.cols);
+    add(std::move(name), dtype_of<Element>(), std::move(shape), [values](TensorSink& sink) {
+      std::vector<Element> row(values.cols);
       for (std::size_t r = 0; r < values.rows; ++r) {
-        for (std::size_t c = 0; c < values.cols; ++c) row[c] = narrow<T>(values(r, c));
-        sink.write(std::span<const T>(row));
+        for (std::size_t c = 0; c < values.cols; ++c) row[c] = narrow<Element>(values(r, c));
+        sink.write(std::span<const Element>(row));
       }
     });
   }

@@ -73,15 +73,15 @@ class ScratchFile {
 
   /// n zeros backed by the file; valid as long as the pointer lives, even after the object. Their room on the disk is
   /// given back with the last pointer. Throws FileError.
-  template <class T>
-  std::shared_ptr<T[]> map(std::size_t n) {
-    if (n == 0) return std::make_shared<T[]>(0);
-    const std::size_t bytes = n * sizeof(T);
+  template <class Element>
+  std::shared_ptr<Element[]> map(std::size_t n) {
+    if (n == 0) return std::make_shared<Element[]>(0);
+    const std::size_t bytes = n * sizeof(Element);
     const std::size_t offset = reserve(bytes);
     void* address =
         ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_->get(), static_cast<::off_t>(offset));
     if (address == MAP_FAILED) fail("cannot map the scratch file", errno);
-    return {static_cast<T*>(address), [file = file_, offset, bytes](T* p) {
+    return {static_cast<Element*>(address), [file = file_, offset, bytes](Element* p) {
               ::munmap(p, bytes);
               // Where the file system cannot, the room stays taken until the file is gone.
               static_cast<void>(::fallocate(file->get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,

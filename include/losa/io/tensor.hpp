@@ -98,14 +98,14 @@ inline std::string index_text(const io::Tensor& tensor, std::size_t element) {
   return shape_text(index);
 }
 
-/// Elements [first, first + out.size()) of a tensor whose values are stored as T, widened to float.
-template <Storage T>
+/// Elements [first, first + out.size()) of a tensor whose values are stored as Element, widened to float.
+template <Storage Element>
 void widen_range(const io::Tensor& tensor, std::size_t first, std::span<float> out, bool check_finite) {
   constexpr std::size_t chunk = 1024;  // keeps the copy in the first-level cache
-  T stored[chunk];
+  Element stored[chunk];
   for (std::size_t begin = 0; begin < out.size(); begin += chunk) {
     const std::size_t n = std::min(chunk, out.size() - begin);
-    std::memcpy(stored, tensor.bytes.data() + (first + begin) * sizeof(T), n * sizeof(T));
+    std::memcpy(stored, tensor.bytes.data() + (first + begin) * sizeof(Element), n * sizeof(Element));
     bool all_finite = true;
     for (std::size_t i = 0; i < n; ++i) {
       const auto value = static_cast<float>(widen(stored[i]));
@@ -161,17 +161,17 @@ inline void read_f32(const Tensor& tensor, MatrixView<float> out, const ReadOpti
              {.first_row = (options.first_row + r) * tensor.cols(), .check_finite = options.check_finite});
 }
 
-/// Every value, whose dtype must be that of T. Throws FileError otherwise.
-template <class T>
-std::vector<T> read_values(const Tensor& tensor) {
-  static_assert(dtype_of<T>() != Dtype::other, "read_values: no safetensors dtype holds values of this type");
-  static_assert(!std::same_as<T, bool>, "read_values: read BOOL as std::uint8_t, which checks that it is 0 or 1");
-  const bool boolean = std::same_as<T, std::uint8_t> && tensor.dtype == Dtype::boolean;
-  if (tensor.dtype != dtype_of<T>() && !boolean)
-    detail::raise_tensor(tensor, "dtype must be ", name(dtype_of<T>()), ", got ", tensor.dtype_name);
-  std::vector<T> out(tensor.elements());
+/// Every value, whose dtype must be that of Element. Throws FileError otherwise.
+template <class Element>
+std::vector<Element> read_values(const Tensor& tensor) {
+  static_assert(dtype_of<Element>() != Dtype::other, "read_values: no safetensors dtype holds values of this type");
+  static_assert(!std::same_as<Element, bool>, "read_values: read BOOL as std::uint8_t, which checks that it is 0 or 1");
+  const bool boolean = std::same_as<Element, std::uint8_t> && tensor.dtype == Dtype::boolean;
+  if (tensor.dtype != dtype_of<Element>() && !boolean)
+    detail::raise_tensor(tensor, "dtype must be ", name(dtype_of<Element>()), ", got ", tensor.dtype_name);
+  std::vector<Element> out(tensor.elements());
   if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
-  if constexpr (std::same_as<T, std::uint8_t>)
+  if constexpr (std::same_as<Element, std::uint8_t>)
     for (std::size_t i = 0; boolean && i < out.size(); ++i)
       if (out[i] > 1)
         detail::raise_tensor(tensor, "BOOL at ", detail::index_text(tensor, i), " must be 0 or 1, got ", out[i]);

@@ -150,8 +150,8 @@ class ObsSweep {
   }
 
   /// Calls f(row, column) for all rows of columns [first, last), rows in parallel, tile by tile.
-  template <class F>
-  void for_weights(std::size_t first, std::size_t last, F&& f) {
+  template <class Function>
+  void for_weights(std::size_t first, std::size_t last, Function&& f) {
     for_row_ranges(executor_, weight_.rows, strip_width, [&](std::size_t row, std::size_t row_end) {
       for (std::size_t begin = first; begin < last;) {
         const std::size_t end = std::min(last, (begin / strip_width + 1) * strip_width);

@@ -50,34 +50,34 @@ LOSA_AVX512 inline __m512i round_to_bf16(__m512 v) noexcept {
   return _mm512_srli_epi32(_mm512_mask_or_epi32(rounded, nan, x, _mm512_set1_epi32(0x00400000)), 16);
 }
 
-/// Sums of a row for V · 8 tokens. Two sets, for two pairs of weights at a time: a vdpbf16ps waits 6 cycles for its
-/// sum.
-template <std::size_t V>
+/// Sums of a row for Vectors · 8 tokens. Two sets, for two pairs of weights at a time: a vdpbf16ps waits 6 cycles for
+/// its sum.
+template <std::size_t Vectors>
 struct PairSums {
-  static constexpr std::size_t Z = V / 4;  // vectors of activations, each for two of sums
-  __m512 sums[2][2 * Z];
+  static constexpr std::size_t registers = Vectors / 4;  // vectors of activations, each for two of sums
+  __m512 sums[2][2 * registers];
 
   LOSA_AVX512 void load(const float* from) noexcept {
 #pragma GCC unroll 4
-    for (std::size_t z = 0; z < 2 * Z; ++z) {
+    for (std::size_t z = 0; z < 2 * registers; ++z) {
       sums[0][z] = _mm512_load_ps(from + 16 * z);
       sums[1][z] = _mm512_setzero_ps();
     }
   }
-  template <std::size_t K>
+  template <std::size_t Set>
   LOSA_AVX512 void add(std::int32_t weights, const char* a, const char* b) noexcept {
     const __m512i pair = _mm512_set1_epi32(weights);
 #pragma GCC unroll 2
-    for (std::size_t z = 0; z < Z; ++z) {
+    for (std::size_t z = 0; z < registers; ++z) {
       const __m512i x = _mm512_load_si512(a + 64 * z);
       const __m512i y = _mm512_load_si512(b + 64 * z);
-      sums[K][2 * z] = multiply_pairs(sums[K][2 * z], pair, _mm512_unpacklo_epi16(x, y));
-      sums[K][2 * z + 1] = multiply_pairs(sums[K][2 * z + 1], pair, _mm512_unpackhi_epi16(x, y));
+      sums[Set][2 * z] = multiply_pairs(sums[Set][2 * z], pair, _mm512_unpacklo_epi16(x, y));
+      sums[Set][2 * z + 1] = multiply_pairs(sums[Set][2 * z + 1], pair, _mm512_unpackhi_epi16(x, y));
     }
   }
   LOSA_AVX512 void store(float* to) const noexcept {
 #pragma GCC unroll 4
-    for (std::size_t z = 0; z < 2 * Z; ++z) _mm512_store_ps(to + 16 * z, _mm512_add_ps(sums[0][z], sums[1][z]));
+    for (std::size_t z = 0; z < 2 * registers; ++z) _mm512_store_ps(to + 16 * z, _mm512_add_ps(sums[0][z], sums[1][z]));
   }
 };
 template <>
@@ -90,13 +90,13 @@ struct PairSums<2> {
       sums[1][z] = _mm256_setzero_ps();
     }
   }
-  template <std::size_t K>
+  template <std::size_t Set>
   LOSA_AVX512 void add(std::int32_t weights, const char* a, const char* b) noexcept {
     const __m256i pair = _mm256_set1_epi32(weights);
     const __m256i x = _mm256_load_si256(reinterpret_cast<const __m256i*>(a));
     const __m256i y = _mm256_load_si256(reinterpret_cast<const __m256i*>(b));
-    sums[K][0] = multiply_pairs(sums[K][0], pair, _mm256_unpacklo_epi16(x, y));
-    sums[K][1] = multiply_pairs(sums[K][1], pair, _mm256_unpackhi_epi16(x, y));
+    sums[Set][0] = multiply_pairs(sums[Set][0], pair, _mm256_unpacklo_epi16(x, y));
+    sums[Set][1] = multiply_pairs(sums[Set][1], pair, _mm256_unpackhi_epi16(x, y));
   }
   LOSA_AVX512 void store(float* to) const noexcept {
     for (std::size_t z = 0; z < 2; ++z) _mm256_store_ps(to + 8 * z, _mm256_add_ps(sums[0][z], sums[1][z]));
@@ -105,8 +105,8 @@ struct PairSums<2> {
 
 struct Kernels : private avx512::Kernels {
   static constexpr std::size_t lanes = avx512::Kernels::lanes;
-  template <class W>
-  using FewTokens = avx512::Kernels::FewTokens<W>;
+  template <class WeightsType>
+  using FewTokens = avx512::Kernels::FewTokens<WeightsType>;
   using avx512::Kernels::unpack_panel;
 
   /// Panels of 8 tokens stay in float.
@@ -138,10 +138,10 @@ struct Kernels : private avx512::Kernels {
     }
   }
 
-  /// sums[row] += value · panel[column]; V vectors of 8 tokens per column and row.
-  template <std::size_t V>
+  /// sums[row] += value · panel[column]; Vectors of 8 tokens per column and row.
+  template <std::size_t Vectors>
   LOSA_AVX512 static void gather(const TileLists& lists, const float* panel, float* sums) noexcept {
-    if constexpr (V == 1) {
+    if constexpr (Vectors == 1) {
       return avx512::Kernels::gather<1>(lists, panel, sums);
     } else {
       const auto* const columns = reinterpret_cast<const char*>(panel);
@@ -150,8 +150,8 @@ struct Kernels : private avx512::Kernels {
         const std::uint16_t* entry = lists.entries + lists.starts[r];
         const auto* value = reinterpret_cast<const bf16*>(lists.values) + lists.starts[r];
         const auto* const end = reinterpret_cast<const bf16*>(lists.values) + lists.ends[r];
-        PairSums<V> sum;
-        sum.load(sums + r * V * lanes);
+        PairSums<Vectors> sum;
+        sum.load(sums + r * Vectors * lanes);
         for (; value < end; entry += 4, value += 4) {
           std::int32_t pairs[2];
           std::memcpy(pairs, value, sizeof pairs);
@@ -160,15 +160,15 @@ struct Kernels : private avx512::Kernels {
           sum.template add<0>(pairs[0], columns + 4 * (four & 0xffff), columns + 4 * (four >> 16 & 0xffff));
           sum.template add<1>(pairs[1], columns + 4 * (four >> 32 & 0xffff), columns + 4 * (four >> 48));
         }
-        sum.store(sums + r * V * lanes);
+        sum.store(sums + r * Vectors * lanes);
       }
     }
   }
 
   /// As avx512::Kernels::decode, the values as bf16 where panels are.
-  template <class W>
-  LOSA_AVX512 static void decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t scale,
-                                 std::uint16_t* entries, float* values, std::uint32_t* starts,
+  template <class WeightsType>
+  LOSA_AVX512 static void decode(const PackedLayout& w, const WeightsType& weights, const TileRange& range,
+                                 std::size_t scale, std::uint16_t* entries, float* values, std::uint32_t* starts,
                                  std::uint32_t* ends) noexcept {
     if (in_pairs(2 * scale))
       avx512::Kernels::decode(w, weights, range, scale, entries, reinterpret_cast<bf16*>(values), starts, ends);

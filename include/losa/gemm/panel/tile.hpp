@@ -73,7 +73,7 @@ struct TurnedTileShape {
 };
 
 /// Scratch of a task for lists of up to `blocks` × `tiles` tiles.
-template <class K>
+template <class KernelSet>
 class TileDecoder {
  public:
   static std::size_t need(std::size_t blocks, std::size_t tiles) noexcept {
@@ -87,9 +87,10 @@ class TileDecoder {
         ends_(scratch.take<std::uint32_t>(blocks * tile_rows)) {}
 
   /// Lists of the range, entries being columns of a panel with `stride` floats each.
-  template <class W>
-  TileLists decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t stride) noexcept {
-    K::decode(w, weights, range, stride / 2, entries_, values_, starts_, ends_);
+  template <class WeightsType>
+  TileLists decode(const PackedLayout& w, const WeightsType& weights, const TileRange& range,
+                   std::size_t stride) noexcept {
+    KernelSet::decode(w, weights, range, stride / 2, entries_, values_, starts_, ends_);
     return {.rows = range.rows(), .entries = entries_, .values = values_, .starts = starts_, .ends = ends_};
   }
   /// The values of the last lists, to be written over.
