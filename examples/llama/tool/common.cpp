@@ -66,6 +66,8 @@ void say(const Common& common, const std::string& line) {
     losa::detail::raise<losa::FileError>("standard output: cannot be written");
 }
 
+void note(const std::string& line) { std::fprintf(stderr, "losa-llama: %s\n", line.c_str()); }
+
 namespace {
 volatile std::sig_atomic_t interrupt_flag = 0;
 }

@@ -40,18 +40,22 @@ void run_inspect(const InspectArguments& a) {
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   std::size_t weights = 0;
   std::size_t zeros = 0;
-  say(a.common, "layer                                          shape          type   sparsity  rank");
+  std::size_t stored = 0;    // layers whose mask is in the file
+  std::size_t unstored = 0;  // layers with at least a tenth of zeros and no mask
+  say(a.common, "layer                                          shape          type   sparsity  rank  mask");
   for (const llama::LinearSummary& tensor : tensors) {
     const std::size_t size = tensor.out * tensor.in;
     weights += size;
     zeros += tensor.zeros;
     const double sparsity = size == 0 ? 0 : static_cast<double>(tensor.zeros) / static_cast<double>(size);
+    stored += tensor.compressed;
+    unstored += !tensor.compressed && sparsity >= llama::notable_sparsity;
     const auto rank = ranks.find(tensor.name);
     const std::string shape = std::to_string(tensor.out) + " × " + std::to_string(tensor.in);
     char text[256];
-    std::snprintf(text, sizeof text, "%-46s %-15s %-6s %8.4f  %s%s", tensor.name.c_str(), shape.c_str(),
+    std::snprintf(text, sizeof text, "%-46s %-15s %-6s %8.4f  %4s  %s", tensor.name.c_str(), shape.c_str(),
                   tensor.dtype.c_str(), sparsity, rank == ranks.end() ? "-" : std::to_string(rank->second).c_str(),
-                  tensor.compressed ? "  compressed" : "");
+                  tensor.compressed ? "stored" : "-");
     say(a.common, text);
     nlohmann::ordered_json entry{{"name", tensor.name},
                                  {"out", tensor.out},
@@ -59,7 +63,9 @@ void run_inspect(const InspectArguments& a) {
                                  {"dtype", tensor.dtype},
                                  {"zeros", tensor.zeros},
                                  {"sparsity", sparsity},
-                                 {"compressed", tensor.compressed}};
+                                 {"compressed", tensor.compressed},
+                                 {"mask_stored", tensor.compressed}};
+    if (tensor.compressed) entry["kept_zeros"] = tensor.kept_zeros;
     if (rank != ranks.end()) entry["rank"] = rank->second;
     json.push_back(std::move(entry));
   }
@@ -67,9 +73,17 @@ void run_inspect(const InspectArguments& a) {
   std::snprintf(text, sizeof text, "all: %zu weights, %zu zeros, sparsity %.6f", weights, zeros,
                 weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights));
   say(a.common, text);
+  if (stored != 0)
+    say(a.common,
+        "masks: stored in " + std::to_string(stored) + " layers; adapt keeps their zeros (--no-keep-mask: not)");
+  if (unstored != 0)
+    say(a.common, "zeros without a mask: at least a tenth of " + std::to_string(unstored) +
+                      " layers; adapt keeps them with --keep-mask, and may move them without");
   write_json(a.common, {{"layers", std::move(json)},
                         {"weights", weights},
                         {"zeros", zeros},
+                        {"masks_stored", stored},
+                        {"sparse_without_mask", unstored},
                         {"sparsity", weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights)}});
 }
 

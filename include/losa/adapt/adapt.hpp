@@ -238,7 +238,7 @@ class Adaptation {
     std::vector<std::size_t> upper;
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       wanted.push_back(sparsity[needs.per_matrix ? l : block_[l]] * size(l));
-      lower.push_back(recipe_.regrows() ? 0 : layers_[l]->zeros());
+      lower.push_back(recipe_.regrows() ? layers_[l]->support_zeros() : layers_[l]->zeros());
       upper.push_back(layers_[l]->weight.size());
     }
     const std::size_t weights = std::accumulate(upper.begin(), upper.end(), std::size_t{0});
@@ -313,7 +313,7 @@ class Adaptation {
     std::vector<float> before(layer.weight.size());
     layer.effective_weight({before.data(), layer.out(), layer.in()});
     std::vector<float> after = before;
-    const Mask* within = recipe_.regrows() || !layer.pruned() ? nullptr : &layer.mask();
+    const Mask* within = recipe_.regrows() || !layer.pruned() ? layer.support() : &layer.mask();
     Mask mask = policy_.prune(MatrixView<float>(after.data(), layer.out(), layer.in()), seen,
                               {.pattern = pattern, .within = within, .executor = engine_.executor()});
     layer.absorb({before.data(), layer.out(), layer.in()}, {after.data(), layer.out(), layer.in()}, mask);

@@ -184,9 +184,11 @@ class SafetensorsWriter {
     });
   }
   /// A tensor of another file, byte for byte, whatever its dtype; that file must outlive commit(). `written` is told of
-  /// every piece, of at most 16 MiB, that has been written: release_pages lets go of what was mapped.
-  void copy(const Tensor& tensor, std::function<void(std::span<const std::byte>)> written = {}) {
-    insert({{tensor.name, tensor.dtype_name, tensor.shape, tensor.bytes.size(), size_of(tensor.dtype)},
+  /// every piece, of at most 16 MiB, that has been written: release_pages lets go of what was mapped. `name` is the
+  /// tensor's own unless given.
+  void copy(const Tensor& tensor, std::function<void(std::span<const std::byte>)> written = {}, std::string name = {}) {
+    insert({{name.empty() ? tensor.name : std::move(name), tensor.dtype_name, tensor.shape, tensor.bytes.size(),
+             size_of(tensor.dtype)},
             [bytes = tensor.bytes, written = std::move(written)](TensorSink& sink) {
               constexpr std::size_t most = std::size_t{16} << 20;
               for (std::size_t at = 0; at < bytes.size(); at += most) {
