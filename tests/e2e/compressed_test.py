@@ -54,7 +54,7 @@ class Readers(CompressedCase):
                     model = support.write_model(self.tmp / f"{dtype}-{shards}", dtype=dtype, shards=shards)
                     out = self.adapt(model, f"out-{dtype}-{shards}", "--sparsity", "0.6", "--skip", "1.mlp.up_proj")
                     expected = support.read_checkpoint(out)
-                    read = dict(read_compressed.tensors(out / "compressed"))
+                    read = {name: values for name, _, values in read_compressed.tensors(out / "compressed")}
                     self.assertEqual(read.keys(), expected.keys())
                     for name, values in read.items():
                         self.assertEqual(values.tobytes(), expected[name].data, name)
@@ -118,7 +118,7 @@ class OldLayout(CompressedCase):
                     old = self.old(dense)
                     self.assertEqual(self.evaluate(old, "--weights", "dense"), self.evaluate(dense))
                     self.assertEqual(self.evaluate(old), self.evaluate(dense, "--weights", "sparse"))
-                    read = dict(read_compressed.tensors(old))
+                    read = {name: values for name, _, values in read_compressed.tensors(old)}
                     for name, tensor in support.read_checkpoint(dense).items():
                         self.assertEqual(read[name].tobytes(), tensor.data, name)
                     for folder in ("model", "pruned", "old"):
