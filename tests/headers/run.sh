@@ -3,6 +3,7 @@
 #   graph          the include graph is the one of docs/architecture.md, and every umbrella reaches its folder
 #   alone          every header compiles alone, g++ and clang, warnings are errors
 #   inline         no function or variable in a header is non-inline
+#   hosts          they compile after C headers in GNU mode, and use no name that C headers define as a macro
 #   no_exceptions  core and gemm work under -fno-exceptions -fno-rtti
 #   odr            two translation units that include everything link and run, also with other -m flags
 #   time           compile time of losa/gemm.hpp and losa/losa.hpp
@@ -93,6 +94,35 @@ check_inline() {
   strong=$(nm --defined-only --demangle "$work/everything.o" | grep -E ' [TDBRtdb] ' | grep losa || true)
   [ -z "$strong" ] || fail "not inline:"$'\n'"$strong"
   echo "headers: no function or variable is non-inline"
+}
+
+# A host that includes C headers first: those that are here, and as macros the names that those of other systems define.
+# In the second unit the headers of others come before the macros: they are not ours to mend.
+hosts_with() {  # hosts_with COMPILER
+  local python openmp=""
+  python=$(python3-config --includes 2>/dev/null || true)
+  [ "$1" = g++ ] && openmp=-fopenmp
+  $1 -std=gnu++20 -I include $installed $python -w -fsyntax-only "$here/c_headers.cpp" ||
+    fail "hosts: $1: losa does not compile after C headers"
+  $1 $flags $installed $openmp -w -fsyntax-only "$work/hosts_$1.cpp" ||
+    fail "hosts: $1: a header uses a name of tests/headers/c_macros.txt"
+}
+
+check_hosts() {
+  local compiler job jobs=()
+  for compiler in g++ clang++; do
+    {
+      sed -nE 's/^ *# *include *<([^>]+)>.*/\1/p' $headers | grep -v '^losa/' | sort -u |
+        sed 's/.*/#if __has_include(<&>)\n#include <&>\n#endif/'
+      sed 's/#.*//' "$here/c_macros.txt" | tr -s ' ' '\n' |
+        sed -nE 's/^([A-Za-z_0-9]+)(.*)/#undef \1\n#define \1\2 ] [a macro of C headers] [/p'
+      printf '%s\n' $headers | { [ $compiler = g++ ] && cat || grep -v core/openmp; } | sed 's|include/\(.*\)|#include <\1>|'
+    } >"$work/hosts_$compiler.cpp"
+  done
+  hosts_with g++ & jobs+=($!)
+  hosts_with clang++ & jobs+=($!)
+  for job in "${jobs[@]}"; do wait "$job" || exit 1; done
+  echo "headers: they compile after C headers in GNU mode and use no name that those define as a macro, g++ and clang"
 }
 
 check_no_exceptions() {
@@ -189,5 +219,5 @@ check_newest() {
   echo "headers: $(wc -w <<<"$users") headers compile with $versions"
 }
 
-[ $# -gt 0 ] || set -- graph alone inline no_exceptions odr time newest
+[ $# -gt 0 ] || set -- graph alone inline hosts no_exceptions odr time newest
 for check in "$@"; do "check_$check"; done

@@ -92,7 +92,7 @@ class ListMatrix {
             .cols = cols_,
             .ranges = ranges_,
             .counts = counts_.data(),
-            .columns = columns_.data(),
+            .col_indices = columns_.data(),
             .offsets = offsets_.data(),
             .shares = shares_.data(),
             .share_count = shares_.size() - 1};

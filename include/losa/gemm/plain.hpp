@@ -94,7 +94,7 @@ class Weights {
     static_assert(std::is_same_v<Of<Type::bf16>, PackedMatrix<bf16>> &&
                   std::is_same_v<Of<Type::int4>, QuantizedMatrix<Int4>> &&
                   std::is_same_v<Of<Type::int8_list>, ListMatrix<Int8>>);
-    return static_cast<Type>(matrix_.index());
+    return static_cast<Type>((matrix_.index)());  // not as a macro: Xlib has one of that name
   }
   /// Has products of these weights run on the backend of that name ("avx2", "reference", …) instead of the default one.
   /// Throws UnsupportedError, which lists those there are, if this machine has none of that name.

@@ -92,7 +92,7 @@ class ScratchFile {
  private:
   static constexpr std::size_t page = std::size_t{1} << 16;  // a multiple of every page size in use
 
-  [[noreturn]] void fail(const char* what, int error) const {
+  [[__noreturn__]] void fail(const char* what, int error) const {
     detail::raise<FileError>(directory_, ": ", what, ": ", detail::errno_text(error));
   }
 

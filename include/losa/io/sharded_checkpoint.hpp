@@ -58,7 +58,7 @@ class ShardIndex {
   }
 
  private:
-  [[noreturn]] void refuse_entry() const {
+  [[__noreturn__]] void refuse_entry() const {
     raise<FileError>(path_, ": tensor ", quote_name(tensor_), ": its file name is not a string");
   }
 
@@ -72,10 +72,10 @@ class ShardIndex {
 inline std::map<std::string, std::string> parse_shard_index(std::string_view text, std::string_view path) {
   if (text.size() > io::SafetensorsFile::header_limit)
     raise<FileError>(path, ": ", text.size(), " bytes are above the limit of ", io::SafetensorsFile::header_limit);
-  ShardIndex index(path);
-  parse_json(text, path, 16, index);
-  if (!index.found) raise<FileError>(path, ": weight_map is missing");
-  return std::move(index.weight_map);
+  ShardIndex shard_index(path);
+  parse_json(text, path, 16, shard_index);
+  if (!shard_index.found) raise<FileError>(path, ": weight_map is missing");
+  return std::move(shard_index.weight_map);
 }
 
 }  // namespace detail
@@ -91,13 +91,13 @@ class ShardedCheckpoint {
   explicit ShardedCheckpoint(const std::string& directory) : path_(directory) {
     const std::filesystem::path folder(directory);
     const std::string single = (folder / "model.safetensors").string();
-    const std::string index = (folder / "model.safetensors.index.json").string();
+    const std::string shard_index = (folder / "model.safetensors.index.json").string();
     std::error_code error;
     if (std::filesystem::exists(single, error)) {
       shards_.emplace_back(single);
       collect();
-    } else if (std::filesystem::exists(index, error)) {
-      open_shards(folder, index);
+    } else if (std::filesystem::exists(shard_index, error)) {
+      open_shards(folder, shard_index);
     } else if (!std::filesystem::is_directory(folder, error)) {
       detail::raise<FileError>(directory, ": is not a directory");
     } else {

@@ -83,19 +83,19 @@ namespace detail {
 
 /// Raises FileError: `file: tensor "x": ...`.
 template <class... Parts>
-[[noreturn]] void raise_tensor(const io::Tensor& tensor, const Parts&... parts) {
+[[__noreturn__]] void raise_tensor(const io::Tensor& tensor, const Parts&... parts) {
   raise<FileError>(tensor.file ? std::string_view(*tensor.file) : std::string_view(), ": tensor ",
                    quote_name(tensor.name), ": ", parts...);
 }
 
 /// Position of an element as indices: "[3, 17]".
 inline std::string index_text(const io::Tensor& tensor, std::size_t element) {
-  std::vector<std::size_t> index(tensor.shape.size());
-  for (std::size_t i = index.size(); i-- > 0;) {
-    index[i] = element % tensor.shape[i];
+  std::vector<std::size_t> indices(tensor.shape.size());
+  for (std::size_t i = indices.size(); i-- > 0;) {
+    indices[i] = element % tensor.shape[i];
     element /= tensor.shape[i];
   }
-  return shape_text(index);
+  return shape_text(indices);
 }
 
 /// Elements [first, first + out.size()) of a tensor whose values are stored as Element, widened to float.

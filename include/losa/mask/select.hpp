@@ -125,8 +125,8 @@ std::vector<std::size_t> block_counts(std::string_view where, const ZeroBudget& 
   return fit_counts(where, counts, lower, upper);
 }
 
-[[noreturn]] inline void raise_too_few(std::string_view where, std::size_t row, std::size_t first, std::size_t kept,
-                                       const NofM& pattern) {
+[[__noreturn__]] inline void raise_too_few(std::string_view where, std::size_t row, std::size_t first, std::size_t kept,
+                                           const NofM& pattern) {
   raise<RangeError>(where, ": `within` keeps ", kept, " of the ", pattern.m, " columns from ", first, " in row ", row,
                     ", pattern ", pattern.n, ":", pattern.m, " needs ", pattern.n);
 }

@@ -122,7 +122,7 @@ struct Kernels {
 
   /// As gather, for the rows of a block and a range of columns in the list format, or half of it.
   template <std::size_t Vectors, ListPart part, class Element>
-  LOSA_AVX2 static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const Element* values,
+  LOSA_AVX2 static void gather_list(const std::uint8_t* counts, const std::uint8_t* col_indices, const Element* values,
                                     const float* panel, float* sums) noexcept {
     constexpr std::size_t chains = Vectors >= 8 ? 1 : Vectors == 4 ? 2 : 4;
     constexpr std::size_t step = Vectors * lanes;
@@ -135,18 +135,18 @@ struct Kernels {
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < Vectors; ++v) acc[k][v] = _mm256_setzero_ps();
       const ListSpan span = list_span<part>(counts + 2 * i);
-      columns += 4 * span.before;
+      col_indices += 4 * span.before;
       values += 4 * span.before;
-      for (std::size_t n = span.count; n != 0; --n, columns += 4, values += 4) {
+      for (std::size_t n = span.count; n != 0; --n, col_indices += 4, values += 4) {
         _mm_prefetch(reinterpret_cast<const char*>(values) + 2048, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(columns) + 512, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(col_indices) + 512, _MM_HINT_T0);
         const __m256 weights = twice(load4(values));
-        multiply_add<Vectors, 0>(acc, splat<0>(weights), panel + columns[0] * step);
-        multiply_add<Vectors, 1>(acc, splat<1>(weights), panel + columns[1] * step);
-        multiply_add<Vectors, 2>(acc, splat<2>(weights), panel + columns[2] * step);
-        multiply_add<Vectors, 3>(acc, splat<3>(weights), panel + columns[3] * step);
+        multiply_add<Vectors, 0>(acc, splat<0>(weights), panel + col_indices[0] * step);
+        multiply_add<Vectors, 1>(acc, splat<1>(weights), panel + col_indices[1] * step);
+        multiply_add<Vectors, 2>(acc, splat<2>(weights), panel + col_indices[2] * step);
+        multiply_add<Vectors, 3>(acc, splat<3>(weights), panel + col_indices[3] * step);
       }
-      columns += 4 * span.after;
+      col_indices += 4 * span.after;
       values += 4 * span.after;
 #pragma GCC unroll 4
       for (std::size_t k = 1; k < chains; ++k)
@@ -243,9 +243,9 @@ struct Kernels {
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
       const std::uint64_t* const words = w.words + (b * w.tiles + range.first_tile) * tile_rows;
       const std::size_t* const offsets = w.offsets + b * w.tiles + range.first_tile;
-      typename WeightsType::Cursor cursors[TileShape::most_tiles];
-      typename WeightsType::Cursor next[TileShape::most_tiles];  // where the tiles that follow have their values
-      std::size_t vectors[TileShape::most_tiles];
+      typename WeightsType::Cursor cursors[TileSizes::most_tiles];
+      typename WeightsType::Cursor next[TileSizes::most_tiles];  // where the tiles that follow have their values
+      std::size_t vectors[TileSizes::most_tiles];
       for (std::size_t t = 0; t < tiles; ++t) {
         cursors[t] = weights.begin(w, b, range.first_tile + t);
         next[t] = weights.begin(w, b, std::min(range.last_tile + t, w.tiles - 1));

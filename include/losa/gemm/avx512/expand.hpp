@@ -138,12 +138,12 @@ LOSA_AVX512 inline void multiply(const PackedLayout& w, const WeightsType& weigh
     for (std::size_t t = 0; t < w.tiles; ++t) {
       const std::uint64_t* const words = w.words + (b * w.tiles + t) * tile_rows;
       // Memory gives 64 bytes in a cycle, less across two lines, as values lie: activations stay in registers.
-      __m512 columns[4][TokenCount];
+      __m512 x_columns[4][TokenCount];
 #pragma GCC unroll 4
       for (std::size_t g = 0; g < 4; ++g)
 #pragma GCC unroll 4
         for (std::size_t k = 0; k < TokenCount; ++k)
-          columns[g][k] = _mm512_load_ps(x + ((t * 4 + g) * TokenCount + k) * 16);
+          x_columns[g][k] = _mm512_load_ps(x + ((t * 4 + g) * TokenCount + k) * 16);
       for (std::size_t i = 0; i < tile_rows; i += 8)
         _mm_prefetch(reinterpret_cast<const char*>(words + i) + 1024, _MM_HINT_T0);
       auto cursor = weights.begin(w, b, t);
@@ -156,11 +156,11 @@ LOSA_AVX512 inline void multiply(const PackedLayout& w, const WeightsType& weigh
         if constexpr (std::is_same_v<WeightsType, Int4Weights>) {
           alignas(64) std::int8_t integers[tile_cols + 16];
           _mm512_store_si512(integers, nibbles64(cursor.p));
-          multiply_row<TokenCount>(acc, integers, words + i, columns, _mm512_set1_ps(widen(cursor.scales[i])));
+          multiply_row<TokenCount>(acc, integers, words + i, x_columns, _mm512_set1_ps(widen(cursor.scales[i])));
         } else if constexpr (std::is_same_v<WeightsType, Int8Weights>) {
-          multiply_row<TokenCount>(acc, cursor.p, words + i, columns, _mm512_set1_ps(cursor.scales[i]));
+          multiply_row<TokenCount>(acc, cursor.p, words + i, x_columns, _mm512_set1_ps(cursor.scales[i]));
         } else {
-          multiply_row<TokenCount>(acc, cursor.p, words + i, columns, _mm512_setzero_ps());
+          multiply_row<TokenCount>(acc, cursor.p, words + i, x_columns, _mm512_setzero_ps());
         }
 #pragma GCC unroll 4
         for (std::size_t k = 0; k < TokenCount; ++k) _mm512_store_ps(sum + k * 16, acc[k]);

@@ -65,26 +65,26 @@ struct Kernels : private avx2::Kernels {
 
   /// As gather, for the rows of a block and a range of columns in the list format, or half of it.
   template <std::size_t Vectors, ListPart part, class Element>
-  LOSA_AVX512 static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const Element* values,
-                                      const float* panel, float* sums) noexcept {
-    if constexpr (Vectors == 1) return avx2::Kernels::gather_list<1, part>(counts, columns, values, panel, sums);
+  LOSA_AVX512 static void gather_list(const std::uint8_t* counts, const std::uint8_t* col_indices,
+                                      const Element* values, const float* panel, float* sums) noexcept {
+    if constexpr (Vectors == 1) return avx2::Kernels::gather_list<1, part>(counts, col_indices, values, panel, sums);
     constexpr std::size_t step = Vectors * lanes;
     for (std::size_t i = 0; i < tile_rows; ++i, sums += step) {
       Sums<Vectors> acc;
       acc.load(sums);
       const ListSpan span = list_span<part>(counts + 2 * i);
-      columns += 4 * span.before;
+      col_indices += 4 * span.before;
       values += 4 * span.before;
-      for (std::size_t n = span.count; n != 0; --n, columns += 4, values += 4) {
+      for (std::size_t n = span.count; n != 0; --n, col_indices += 4, values += 4) {
         _mm_prefetch(reinterpret_cast<const char*>(values) + 2048, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(columns) + 512, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(col_indices) + 512, _MM_HINT_T0);
         const __m512 weights = _mm512_broadcast_f32x4(avx2::load4(values));
-        acc.template multiply_add<0>(weights, panel + columns[0] * step);
-        acc.template multiply_add<1>(weights, panel + columns[1] * step);
-        acc.template multiply_add<2>(weights, panel + columns[2] * step);
-        acc.template multiply_add<3>(weights, panel + columns[3] * step);
+        acc.template multiply_add<0>(weights, panel + col_indices[0] * step);
+        acc.template multiply_add<1>(weights, panel + col_indices[1] * step);
+        acc.template multiply_add<2>(weights, panel + col_indices[2] * step);
+        acc.template multiply_add<3>(weights, panel + col_indices[3] * step);
       }
-      columns += 4 * span.after;
+      col_indices += 4 * span.after;
       values += 4 * span.after;
       acc.store(sums);
     }
@@ -148,7 +148,7 @@ struct Kernels : private avx2::Kernels {
       for (std::size_t i = 0; i < tile_cols; ++i) each[i] = static_cast<std::uint8_t>(i);
       return each;
     }();
-    const __m512i columns = _mm512_load_si512(positions.data());
+    const __m512i col_indices = _mm512_load_si512(positions.data());
     const __m128i shift = _mm_cvtsi32_si128(std::countr_zero(scale));
     const std::size_t tiles = range.last_tile - range.first_tile;
     std::size_t n = 0;
@@ -156,9 +156,9 @@ struct Kernels : private avx2::Kernels {
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
       const std::uint64_t* const words = w.words + (b * w.tiles + range.first_tile) * tile_rows;
       const std::size_t* const offsets = w.offsets + b * w.tiles + range.first_tile;
-      typename WeightsType::Cursor cursors[TileShape::most_tiles];
-      typename WeightsType::Cursor next[TileShape::most_tiles];  // where the tiles that follow have their values
-      std::size_t vectors[TileShape::most_tiles];
+      typename WeightsType::Cursor cursors[TileSizes::most_tiles];
+      typename WeightsType::Cursor next[TileSizes::most_tiles];  // where the tiles that follow have their values
+      std::size_t vectors[TileSizes::most_tiles];
       for (std::size_t t = 0; t < tiles; ++t) {
         cursors[t] = weights.begin(w, b, range.first_tile + t);
         next[t] = weights.begin(w, b, std::min(range.last_tile + t, w.tiles - 1));
@@ -179,7 +179,7 @@ struct Kernels : private avx2::Kernels {
             cursors[t].advance(count);
             next[t].advance(count);
           }
-          const __m512i found = compress_bytes(word, columns);
+          const __m512i found = compress_bytes(word, col_indices);
           const __m512i base = _mm512_set1_epi16(static_cast<short>(t * tile_cols * scale));
           const __m512i low = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(found));
           const __m512i high = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(found, 1));

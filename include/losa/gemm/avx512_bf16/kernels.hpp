@@ -9,7 +9,7 @@
 // An activation is off by at most 2⁻⁸ of itself. Denormal activations, weights and sums count as 0 (the instruction's
 // rule); an activation above 3.39e38 becomes infinite.
 //
-// A panel takes half the memory of one in float: the columns of a range of tiles (TileShape) lie side by side at the
+// A panel takes half the memory of one in float: the columns of a range of tiles (TileSizes) lie side by side at the
 // start of the range.
 
 #include <losa/gemm/avx512/vector.hpp>
@@ -117,14 +117,14 @@ struct Kernels : private avx512::Kernels {
   LOSA_AVX512 static void pack_panel(const float* x, std::size_t stride, std::size_t tokens, std::size_t cols,
                                      float* panel, std::size_t width) noexcept {
     if (!in_pairs(width)) return avx512::Kernels::pack_panel(x, stride, tokens, cols, panel, width);
-    const std::size_t range = TileShape(width).tiles * tile_cols;
-    alignas(64) float columns[tile_cols * 8 * lanes];
+    const std::size_t range = TileSizes(width).tiles * tile_cols;
+    alignas(64) float column_data[tile_cols * 8 * lanes];
     for (std::size_t first = 0; first < cols; first += tile_cols) {
       const std::size_t n = std::min(tile_cols, cols - first);
-      avx512::Kernels::pack_panel(x + first, stride, tokens, n, columns, width);
+      avx512::Kernels::pack_panel(x + first, stride, tokens, n, column_data, width);
       auto* const to = reinterpret_cast<std::uint16_t*>(panel + first / range * range * width) + first % range * width;
       for (std::size_t c = 0; c < n; ++c) {
-        const float* const from = columns + c * width;
+        const float* const from = column_data + c * width;
         if (width == 16) {
           const __m512i all = round_to_bf16(_mm512_load_ps(from));
           const __m256i packed = _mm256_packus_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
@@ -144,7 +144,7 @@ struct Kernels : private avx512::Kernels {
     if constexpr (Vectors == 1) {
       return avx512::Kernels::gather<1>(lists, panel, sums);
     } else {
-      const auto* const columns = reinterpret_cast<const char*>(panel);
+      const auto* const column_data = reinterpret_cast<const char*>(panel);
       for (std::size_t r = 0; r < lists.rows; ++r) {
         if (lists.ahead != nullptr) __builtin_prefetch(lists.ahead + r * 16, 0, 2);
         const std::uint16_t* entry = lists.entries + lists.starts[r];
@@ -157,8 +157,8 @@ struct Kernels : private avx512::Kernels {
           std::memcpy(pairs, value, sizeof pairs);
           std::uint64_t four;
           std::memcpy(&four, entry, sizeof four);
-          sum.template add<0>(pairs[0], columns + 4 * (four & 0xffff), columns + 4 * (four >> 16 & 0xffff));
-          sum.template add<1>(pairs[1], columns + 4 * (four >> 32 & 0xffff), columns + 4 * (four >> 48));
+          sum.template add<0>(pairs[0], column_data + 4 * (four & 0xffff), column_data + 4 * (four >> 16 & 0xffff));
+          sum.template add<1>(pairs[1], column_data + 4 * (four >> 32 & 0xffff), column_data + 4 * (four >> 48));
         }
         sum.store(sums + r * Vectors * lanes);
       }

@@ -57,7 +57,7 @@ struct PanelProducts {
     return Scratch::need<float>(plan.floats(cols));
   }
   static std::size_t task_need(const PanelPlan& plan, const PanelGroup& group, std::size_t blocks) noexcept {
-    const TileShape shape(plan.width(group.first));
+    const TileSizes shape(plan.width(group.first));
     const std::size_t most = std::min(shape.blocks, blocks);
     return TileDecoder<KernelSet>::need(most, shape.tiles) +
            Scratch::need<float>(group.count * most * tile_rows * plan.width(group.first));
@@ -79,7 +79,7 @@ struct PanelProducts {
       const std::size_t width = plan.width(group.first);
       const std::size_t begin = w.shares[task % w.share_count];
       const std::size_t end = w.shares[task % w.share_count + 1];
-      const TileShape shape(width);
+      const TileSizes shape(width);
       const std::size_t most = std::min(shape.blocks, end - begin);
       const std::size_t floats = most * tile_rows * width;
       Scratch scratch(task_need(plan, group, end - begin));
@@ -144,8 +144,8 @@ struct PanelProducts {
             for (std::size_t i = 0; i < blocks; ++i) {
               const std::size_t tile = (b + i) * w.ranges + range;
               KernelSet::template gather_list<v.value, part>(
-                  w.counts + tile * 2 * tile_rows, w.columns + w.offsets[tile], weights.values + w.offsets[tile], panel,
-                  sums + q * floats + i * block_floats);
+                  w.counts + tile * 2 * tile_rows, w.col_indices + w.offsets[tile], weights.values + w.offsets[tile],
+                  panel, sums + q * floats + i * block_floats);
             }
           });
         };
@@ -191,7 +191,7 @@ struct PanelProducts {
   // Each task owns a range of columns, so no sum has two writers.
   static void scatter_columns(const PackedLayout& w, const float* values, const float* panels, const PanelPlan& plan,
                               MatrixView<float> dx, bool accumulate, ExecutorRef executor) {
-    const TileShape shape(plan.width(0));
+    const TileSizes shape(plan.width(0));
     const std::size_t tiles = std::min(shape.tiles, (w.tiles + 3) / 4);
     const std::size_t ranges = tiles == 0 ? 0 : (w.tiles + tiles - 1) / tiles;
     const PanelGroups groups(plan, ranges);
@@ -199,7 +199,7 @@ struct PanelProducts {
       const PanelGroup group = groups[task / ranges];
       const std::size_t width = plan.width(group.first);
       const std::size_t t = task % ranges * tiles;
-      const std::size_t cols = columns(w, t, tiles);
+      const std::size_t cols = cols_in(w, t, tiles);
       Scratch scratch(TileDecoder<KernelSet>::need(shape.blocks, tiles) +
                       Scratch::need<float>(group.count * cols * width));
       TileDecoder<KernelSet> decoder(scratch, shape.blocks, tiles);
@@ -222,14 +222,14 @@ struct PanelProducts {
   // The same on turned tiles: sums stay in registers.
   static void gather_columns(const PackedLayout& w, const float* values, const float* panels, const PanelPlan& plan,
                              MatrixView<float> dx, bool accumulate, ExecutorRef executor) {
-    const TurnedTileShape shape(plan.width(0), w.tiles);
+    const TurnedTileSizes shape(plan.width(0), w.tiles);
     const std::size_t ranges = (w.tiles + shape.tiles - 1) / shape.tiles;
     const PanelGroups groups(plan, ranges, most_panels);
     executor.parallel_for(ranges * groups.size(), [&](std::size_t task) {
       const PanelGroup group = groups[task / ranges];
       const std::size_t width = plan.width(group.first);
       const std::size_t t = task % ranges * shape.tiles;
-      const std::size_t cols = columns(w, t, shape.tiles);
+      const std::size_t cols = cols_in(w, t, shape.tiles);
       const std::size_t floats = shape.tiles * tile_cols * width;
       Scratch scratch(TileDecoder<KernelSet>::need(shape.blocks, shape.tiles) +
                       TileTurner::need(shape.blocks * tile_rows, shape.tiles * tile_cols) +
@@ -280,7 +280,7 @@ struct PanelProducts {
       executor.parallel_for(w.share_count, [&](std::size_t share) {
         const std::size_t width = plan.width(group.first);
         const std::size_t end = w.shares[share + 1];
-        const TileShape shape(width);
+        const TileSizes shape(width);
         const std::size_t most = std::min(shape.blocks, end - w.shares[share]);
         Scratch scratch(TileDecoder<KernelSet>::need(most, shape.tiles));
         TileDecoder<KernelSet> decoder(scratch, most, shape.tiles);
@@ -347,7 +347,7 @@ struct PanelProducts {
   }
 
   /// Columns of `tiles` tiles from tile t on.
-  static std::size_t columns(const PackedLayout& w, std::size_t t, std::size_t tiles) noexcept {
+  static std::size_t cols_in(const PackedLayout& w, std::size_t t, std::size_t tiles) noexcept {
     return std::min((t + tiles) * tile_cols, w.cols) - t * tile_cols;
   }
 

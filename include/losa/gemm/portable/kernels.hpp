@@ -13,7 +13,12 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+
+// xsimd names template parameters I, which is a macro after <complex.h> in GNU mode.
+#pragma push_macro("I")
+#undef I
 #include <xsimd/xsimd.hpp>
+#pragma pop_macro("I")
 
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
@@ -71,21 +76,21 @@ struct Kernels {
 
   /// The same for the rows of a block and a range of columns in the list format.
   template <std::size_t Vectors, ListPart part, class Element>
-  static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const Element* values,
+  static void gather_list(const std::uint8_t* counts, const std::uint8_t* col_indices, const Element* values,
                           const float* panel, float* sums) noexcept {
     for (std::size_t i = 0; i < tile_rows; ++i, sums += Vectors * lanes) {
       Row<Vectors> acc = load<Vectors>(sums);
       const ListSpan span = list_span<part>(counts + 2 * i);
-      columns += 4 * span.before;
+      col_indices += 4 * span.before;
       values += 4 * span.before;
       for (std::size_t n = 4 * span.count; n != 0; --n) {
         const Batch weight(to_float(*values++));
-        const float* column = panel + std::size_t{*columns++} * Vectors * lanes;
+        const float* column = panel + std::size_t{*col_indices++} * Vectors * lanes;
 #pragma GCC unroll 8
         for (std::size_t v = 0; v < Vectors; ++v)
           acc[v] = xsimd::fma(weight, Batch::load_unaligned(column + v * lanes), acc[v]);
       }
-      columns += 4 * span.after;
+      col_indices += 4 * span.after;
       values += 4 * span.after;
 #pragma GCC unroll 8
       for (std::size_t v = 0; v < Vectors; ++v) acc[v].store_unaligned(sums + v * lanes);
@@ -177,7 +182,7 @@ struct Kernels {
                            Function&& f) noexcept {
     std::size_t row = 0;
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
-      std::array<typename WeightsType::Cursor, TileShape::most_tiles> cursors;
+      std::array<typename WeightsType::Cursor, TileSizes::most_tiles> cursors;
       for (std::size_t t = range.first_tile; t < range.last_tile; ++t)
         cursors[t - range.first_tile] = weights.begin(w, b, t);
       for (std::size_t i = 0; i < tile_rows; ++i, ++row) {

@@ -72,7 +72,7 @@ void spmm_list(const ListLayout& w, const ListWeights<Element>& weights, MatrixV
       for (std::size_t i = 0; i < tile_rows; ++i)
         for (std::size_t n = 4 * list_span<ListPart::whole>(w.counts + (tile * tile_rows + i) * 2).count; n != 0;
              --n, ++k) {
-          const std::size_t c = range * ListLayout::range_cols + w.columns[k];
+          const std::size_t c = range * ListLayout::range_cols + w.col_indices[k];
           double value = 0;
           if constexpr (std::is_same_v<Element, std::int8_t>) {
             value = static_cast<double>(static_cast<float>(weights.values[k]) * weights.scales[first + i]);
