@@ -6,6 +6,7 @@
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
 #include <losa/core/finite.hpp>
+#include <losa/core/machine.hpp>
 #include <losa/core/mask.hpp>
 #include <losa/core/pattern.hpp>
 #include <losa/core/product_f64.hpp>
@@ -14,4 +15,5 @@
 #include <losa/core/thread_pool.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
+#include <losa/core/worker.hpp>
 #include <losa/version.hpp>

@@ -130,6 +130,7 @@ check_no_exceptions() {
   for compiler in g++ clang++; do
     $compiler $flags $warnings -O1 -fno-exceptions -fno-rtti "$here/no_exceptions.cpp" -o "$work/no_exceptions" -pthread
     "$work/no_exceptions"
+    "$work/no_exceptions" threads
   done
   echo "headers: core and gemm work without exceptions and RTTI, g++ and clang"
 }

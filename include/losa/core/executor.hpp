@@ -8,8 +8,11 @@
 
 #include <concepts>
 #include <cstddef>
+#include <exception>
 #include <memory>
 #include <type_traits>
+
+#include <losa/core/error.hpp>
 
 namespace losa::inline v0 {
 
@@ -29,6 +32,12 @@ class TaskRef {
   void* object_;
   void (*call_)(void*, std::size_t);
 };
+
+/// Throws what std::current_exception gave for an exception of a task: nothing, if C++ did not make it.
+[[__noreturn__]] inline void rethrow(const std::exception_ptr& error) {
+  if (error) std::rethrow_exception(error);
+  raise<Error>("parallel_for: a task ended with an exception that is not of C++");
+}
 
 }  // namespace detail
 
