@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
+#include <vector>
 
 #include "../model.hpp"
 #include "common.hpp"
@@ -33,8 +35,27 @@ std::map<std::string, std::size_t> ranks_of(const std::string& directory) {
   return ranks;
 }
 
+/// A token id, or null.
+nlohmann::ordered_json token_json(const std::optional<std::size_t>& token) {
+  return token ? nlohmann::ordered_json(*token) : nlohmann::ordered_json();
+}
+
+/// The tokens by which text begins and ends, and the one that pads: "begin 1   end 2 3   pad -".
+std::string token_words(const llama::Config& config) {
+  const auto words = [](const auto& ids) {
+    std::string out;
+    for (std::size_t id : ids) out += " " + std::to_string(id);
+    return out.empty() ? std::string(" -") : out;
+  };
+  const auto one = [](const std::optional<std::size_t>& id) {
+    return id ? std::vector<std::size_t>{*id} : std::vector<std::size_t>{};
+  };
+  return "begin" + words(one(config.begin)) + "   end" + words(config.ends) + "   pad" + words(one(config.pad));
+}
+
 void run_inspect(const InspectArguments& a) {
   losa::ThreadPool pool(a.common.threads);
+  const llama::Config config = llama::read_config(a.model);
   const std::vector<llama::LinearSummary> tensors = llama::inspect(a.model, pool);
   const auto ranks = ranks_of(a.model);
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
@@ -79,19 +100,24 @@ void run_inspect(const InspectArguments& a) {
   if (unstored != 0)
     say(a.common, "zeros without a mask: at least a tenth of " + std::to_string(unstored) +
                       " layers; adapt keeps them with --keep-mask, and may move them without");
+  say(a.common, "tokens: " + token_words(config));
   write_json(a.common, {{"layers", std::move(json)},
                         {"weights", weights},
                         {"zeros", zeros},
                         {"masks_stored", stored},
                         {"sparse_without_mask", unstored},
-                        {"sparsity", weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights)}});
+                        {"sparsity", weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights)},
+                        {"bos_token_id", token_json(config.begin)},
+                        {"eos_token_id", config.ends},
+                        {"pad_token_id", token_json(config.pad)}});
 }
 
 }  // namespace
 
 void add_inspect(CLI::App& app) {
   auto a = std::make_shared<InspectArguments>();
-  CLI::App* sub = app.add_subcommand("inspect", "Layers of a model: shapes, types, sparsity, ranks");
+  CLI::App* sub =
+      app.add_subcommand("inspect", "Layers of a model: shapes, types, sparsity, ranks; tokens that end a text");
   sub->footer("Example:\n  losa-llama inspect --model tiny-70 --json layers.json");
   sub->add_option("--model", a->model, "Hugging Face directory: dense, merged or compressed")->required();
   add_common(*sub, a->common);

@@ -20,6 +20,7 @@
 #include <nlohmann/json.hpp>
 
 #include <losa/core/error.hpp>
+#include <losa/io/json_document.hpp>
 #include <losa/io/json_events.hpp>
 
 namespace losa::inline v0::io {
@@ -36,14 +37,9 @@ struct SparsityConfig {
 
 namespace losa::inline v0::detail {
 
-/// A small JSON document; of a key that an object has twice the last value counts, as for Python. Throws FileError.
+/// A small JSON document, an object. Throws as parse_json_document.
 inline nlohmann::ordered_json parse_document(std::string_view text, std::string_view where) {
-  nlohmann::ordered_json document;
-  try {
-    document = nlohmann::ordered_json::parse(text.begin(), text.end());
-  } catch (const nlohmann::json::parse_error& error) {
-    raise<FileError>(where, ": not valid JSON at byte ", error.byte);
-  }
+  nlohmann::ordered_json document = parse_json_document(text, where, 64);
   if (!document.is_object()) raise<FileError>(where, ": is not a JSON object");
   return document;
 }
