@@ -115,9 +115,13 @@ void Checkpoint::missing(std::string_view name) const {
   }
   if (name == head_name && holds(embedding_name))
     like = quote_name(embedding_name) + ", but tie_word_embeddings of config.json does not say that it is the head";
-  if (like.empty()) static_cast<void>(files_.at(name));  // throws
-  raise<losa::FileError>(files_.path(), ": tensor ", quote_name(name), " is missing; there is ", like,
-                         found > 3 ? ", ..." : "");
+  std::string told;
+  try {
+    static_cast<void>(files_.at(name));  // an index may say more of it
+  } catch (const losa::FileError& error) {
+    told = error.what();
+  }
+  raise<losa::FileError>(told, like.empty() ? "" : "; there is ", like, found > 3 ? ", ..." : "");
 }
 
 void Checkpoint::expect(std::string_view name, std::vector<std::size_t> shape) const {
