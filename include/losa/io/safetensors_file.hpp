@@ -99,14 +99,14 @@ class SafetensorsHeader {
  private:
   enum class Field { dtype, shape, offsets, unknown };
 
-  [[noreturn]] void refuse_entry() const {
+  [[__noreturn__]] void refuse_entry() const {
     if (in_metadata_) raise<FileError>(path_, ": __metadata__ is not a JSON object");
     raise<FileError>(path_, ": tensor ", quote_name(entries.back().name), ": its description is not a JSON object");
   }
-  [[noreturn]] void refuse_metadata() const {
+  [[__noreturn__]] void refuse_metadata() const {
     raise<FileError>(path_, ": __metadata__ entry ", quote_name(metadata_key_), " is not a string");
   }
-  [[noreturn]] void refuse_field() const {
+  [[__noreturn__]] void refuse_field() const {
     raise<FileError>(path_, ": tensor ", quote_name(entries.back().name), ": ",
                      field_ == Field::dtype   ? "dtype is not a string"
                      : field_ == Field::shape ? "shape is not an array of whole numbers"

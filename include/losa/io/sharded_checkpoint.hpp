@@ -69,7 +69,7 @@ class ShardIndex {
   }
 
  private:
-  [[noreturn]] void refuse_entry() const {
+  [[__noreturn__]] void refuse_entry() const {
     raise<FileError>(path_, ": tensor ", quote_name(tensor_), ": its file name is not a string");
   }
 
@@ -84,10 +84,10 @@ inline std::map<std::string, std::string> parse_shard_index(std::string_view tex
   if (text.size() > io::SafetensorsFile::header_limit)
     raise<FileError>(path, ": ", text.size(), " bytes are above the limit of ", io::SafetensorsFile::header_limit);
   io::refuse_other_content(std::as_bytes(std::span(text)), path, io::FileContent::json);
-  ShardIndex index(path);
-  parse_json(text, path, 16, index);
-  if (!index.found) raise<FileError>(path, ": weight_map is missing");
-  return std::move(index.weight_map);
+  ShardIndex shard_index(path);
+  parse_json(text, path, 16, shard_index);
+  if (!shard_index.found) raise<FileError>(path, ": weight_map is missing");
+  return std::move(shard_index.weight_map);
 }
 
 }  // namespace detail
