@@ -307,6 +307,8 @@ class FirstBytes(ReadingCase):
         gguf = self.tmp / "model.gguf"
         gguf.write_bytes(self.OTHERS["GGUF"])
         self.refuse(1, *self.evaluate(gguf), says="is not a directory but a GGUF model")
+        self.refuse(1, *self.evaluate(self.write() / "model.safetensors"),
+                    says="is not a directory but a safetensors file; give the directory that holds it")
         cache = self.tmp / "models--a--b"
         os.makedirs(cache / "snapshots" / "0123")
         self.refuse(1, *self.evaluate(cache), says="give one of those in snapshots")

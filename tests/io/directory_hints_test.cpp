@@ -23,6 +23,10 @@ TEST_CASE("directory hints: what a file is, and nothing where that is not known"
   CHECK(sentence([&] { expect_directory(dir / "absent"); }) == (dir / "absent") + ": is not a directory");
   CHECK(sentence([&] { expect_directory(dir / "lfs"); }) ==
         (dir / "lfs") + ": is not a directory but a Git LFS pointer: run `git lfs pull`");
+  spit(dir / "config.json", "{}");
+  CHECK(sentence([&] { expect_directory(dir / "json"); }) ==
+        (dir / "json") + ": is not a directory; give the directory that holds it");
+  CHECK(sentence([&] { expect_directory(dir / "absent"); }) == (dir / "absent") + ": is not a directory");
 }
 
 TEST_CASE("directory hints: the largest file") {

@@ -127,8 +127,8 @@ TEST_CASE("file kind: what lies in place of JSON is told by name") {
   CHECK(refusal("\xef\xbb\xbf{}", FileContent::json) ==
         "f: is text behind a UTF-8 byte order mark, not JSON: save it without the mark");
   CHECK(refusal(std::string(20, '\0'), FileContent::json).starts_with("f: is zeros from its beginning"));
-  CHECK(refusal(safetensors(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x"), FileContent::json)
-            .starts_with("f: is a safetensors file, not JSON: "));
+  CHECK(refusal(safetensors(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x"), FileContent::json) ==
+        "f: is a safetensors file, not JSON");
 }
 
 TEST_CASE("file kind: in place of numbers only what cannot be numbers") {
@@ -174,6 +174,11 @@ TEST_CASE("file kind: nothing good is refused") {
     CHECK(refusal(json, FileContent::json).empty());
   // A long text that begins as a pointer does is none.
   CHECK(refusal("version https://git-lfs.github.com/spec/v1\n" + std::string(40000, 'x'), FileContent::text).empty());
+  // Bytes that are no UTF-8 are no text.
+  for (const char* bytes :
+       {"\xff\xff\xff\xff\xff\xff\xff\xff", "abcdefg\x80", "\xc3\xc3\xa4pfel pfel", "\xe4pfel pfel"})
+    CHECK(refusal(bytes, FileContent::safetensors).empty());
+  CHECK(refusal("Ende: \xc3\xa4", FileContent::safetensors) == "f: is text (\"Ende: ??\"), not a safetensors file");
   // Every pair of 16-bit tokens passes.
   for (unsigned first = 0; first < 65536; first += 7) {
     const std::string bytes = raw<std::uint16_t>({static_cast<std::uint16_t>(first), 300, 1000, 4, 9, 17, 2, 65000});

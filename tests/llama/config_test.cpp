@@ -170,7 +170,7 @@ TEST_CASE("config: every field wrong in turn gives one line that names it") {
       {"rope_scaling", R"({"type": "default", "rope_theta": 5})", "rope_theta 5 contradicts rope_theta 10000"},
       {"rope_parameters", R"({"full_attention": {"rope_type": "default"}})", "each kind of layer (\"full_attention\")"},
       {"rope_parameters", R"({"rope_type": "default", "rope_theta": 5e5})", "contradicts rope_theta 10000"},
-      {"rope_parameters", "[]", "rope_parameters must be an object or null, got an array"},
+      {"rope_parameters", "[1]", "rope_parameters must be an object or null, got an array"},
       {"partial_rotary_factor", "0.5", "partial_rotary_factor 0.5 is not supported; supported: 1"},
       {"rope_scaling", "4", "rope_scaling must be an object or null, got 4"},
       {"rope_theta", "-1", "rope_theta must lie between"},

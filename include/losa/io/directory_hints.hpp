@@ -50,12 +50,15 @@ inline std::string largest_file_in_words(const std::filesystem::path& directory)
   return text("; its largest file is ", quote_name(largest.filename().string()), kind.empty() ? "" : ", ", kind);
 }
 
-/// Throws FileError if `path` is no directory; says what the file is that lies there.
+/// Throws FileError if `path` is no directory; says what the file is that lies there, and which directory is meant.
 inline void expect_directory(const std::filesystem::path& path) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) return;
   const std::string kind = kind_in_words(path);
-  raise<FileError>(path.string(), ": is not a directory", kind.empty() ? "" : " but ", kind);
+  const bool beside_config = std::filesystem::exists(path.parent_path() / "config.json", error);
+  raise<FileError>(
+      path.string(), ": is not a directory", kind.empty() ? "" : " but ", kind,
+      beside_config && std::filesystem::is_regular_file(path, error) ? "; give the directory that holds it" : "");
 }
 
 }  // namespace losa::inline v0::detail

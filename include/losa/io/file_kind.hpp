@@ -97,12 +97,19 @@ inline constexpr std::array known_bytes = {
 
 inline bool is_space(char c) noexcept { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-/// No control characters but those of text; bytes above 127 are taken for UTF-8.
+/// UTF-8 without control characters but those of text; it may end inside a character.
 inline bool is_printable(std::string_view text) noexcept {
-  return std::all_of(text.begin(), text.end(), [](char c) {
+  std::size_t following = 0;  // bytes that the character still needs
+  for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    return is_space(c) || (byte >= 0x20 && byte != 0x7f);
-  });
+    if ((byte & 0xc0) == 0x80) {
+      if (following-- == 0) return false;
+      continue;
+    }
+    if (following != 0 || byte == 0x7f || byte > 0xf4 || (byte < 0x20 && !is_space(c))) return false;
+    following = byte < 0xc0 ? 0 : byte < 0xe0 ? 1 : byte < 0xf0 ? 2 : 3;
+  }
+  return true;
 }
 
 inline bool is_letter(char c) noexcept { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
@@ -125,6 +132,8 @@ inline std::optional<io::FileKind> find_pointer(std::string_view head, std::size
   constexpr std::size_t most = 32768;  // of git-annex; a pointer of Git LFS is shorter than 1024 bytes
   const std::string_view rest = skip_blank(head);
   const std::string_view line = rest.substr(0, rest.find_first_of("\r\n"));
+  const io::FileKind link{"the text of a symbolic link", "copy the file that the link leads to"};
+  if (line == "XSym" || line.starts_with("!<symlink>")) return link;  // of SMB, of Cygwin
   if (size > most || line.empty() || !is_printable(line)) return std::nullopt;
   for (const char* first : {"version https://git-lfs.github.com/spec/", "version https://hawser.github.com/spec/",
                             "version http://git-media.io/v/", "# git-media"})
@@ -133,9 +142,7 @@ inline std::optional<io::FileKind> find_pointer(std::string_view head, std::size
   const bool from_annex = line.starts_with('/') || line.starts_with('.');
   if (from_annex && (line.find("annex/objects/") != line.npos || line.find("annex\\objects\\") != line.npos))
     return io::FileKind{"a git-annex pointer", "run `git annex get`"};
-  const bool path = line.starts_with("../") && line.find_first_of(" <>\"") == line.npos && size <= line.size() + 2;
-  if (path || line == "XSym" || line.starts_with("!<symlink>"))
-    return io::FileKind{"the text of a symbolic link", "copy the file that the link leads to"};
+  if (line.starts_with("../") && line.find_first_of(" <>\"") == line.npos && size <= line.size() + 2) return link;
   return std::nullopt;
 }
 
@@ -208,7 +215,7 @@ inline std::optional<FileKind> find_other_content(std::span<const std::byte> byt
   if (detail::may_be_safetensors(head)) {
     if (expected == FileContent::safetensors) return std::nullopt;
     if (head.find("\"dtype\"") != head.npos || head.find("\"__metadata__\"") != head.npos)
-      return FileKind{"a safetensors file", numbers ? "" : "give its directory, and the file that belongs here"};
+      return FileKind{"a safetensors file", ""};
   }
   if (auto pointer = detail::find_pointer(head, bytes.size())) return pointer;
   // A text may begin with the letters of a signature; it goes on as text.

@@ -33,10 +33,10 @@ class JsonTree {
   bool number_float(double value, const std::string&) { return put(value); }
   bool string(std::string& value) { return put(std::move(value)); }
   bool binary(nlohmann::json::binary_t&) { return false; }
-  bool start_object(std::size_t) { return open(Json::object()); }
-  bool start_array(std::size_t) { return open(Json::array()); }
-  bool end_object() { return close(); }
-  bool end_array() { return close(); }
+  bool start_object(std::size_t) { return enter(Json::object()); }
+  bool start_array(std::size_t) { return enter(Json::array()); }
+  bool end_object() { return leave(); }
+  bool end_array() { return leave(); }
   bool key(std::string& name) {
     open_.back().name = std::move(name);
     return true;
@@ -54,13 +54,13 @@ class JsonTree {
     std::unordered_map<std::string, std::size_t> positions = {};  // of the members: a search would be linear
   };
 
-  bool open(Json value) {
+  bool enter(Json value) {
     if (open_.size() == depth_limit_)
       raise<FileError>(where_, ": JSON is nested deeper than ", depth_limit_, " levels");
     open_.push_back({.value = std::move(value)});
     return true;
   }
-  bool close() {
+  bool leave() {
     Json value = std::move(open_.back().value);
     open_.pop_back();
     return put(std::move(value));
