@@ -7,7 +7,7 @@
 #   cmake/setup.sh --with-neon     the AArch64 cross compiler and QEMU's user emulator too, for the preset `neon`
 #   cmake/setup.sh --with-torch    PyTorch too (about 3 GB): for training the embedded model and cross-checks
 #
-# LOSA_TEST_PYPI=1 adds compressed-tensors and PyTorch, for the live round trip of compressed checkpoints.
+# LOSA_TEST_PYPI=1 adds compressed-tensors, transformers and PyTorch: what others make of compressed checkpoints.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +23,7 @@ for option in "$@"; do
   esac
 done
 # The last release that holds the compressor of the sparse-bitmask layout.
-[ "${LOSA_TEST_PYPI:-}" = 1 ] && wheels="$wheels torch compressed-tensors==0.14.0.1"
+[ "${LOSA_TEST_PYPI:-}" = 1 ] && wheels="$wheels torch transformers compressed-tensors==0.14.0.1"
 
 fail() {
   echo "setup: $1" >&2

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import unittest
 
 import numpy as np
 
@@ -91,6 +92,23 @@ class Config(CompressedCase):
                 self.assertNotIn("quantization_config", json.loads((out / "config.json").read_text()))
         again = self.adapt(out / "compressed", "again", "--sparsity", "0.6", "--method", "prune")
         self.assertNotIn("quantization_config", json.loads((again / "config.json").read_text()))
+
+
+class Loaders(CompressedCase):
+    """Programs that others load models with: the dense result is read, the compressed one read or refused."""
+
+    def test_transformers(self):
+        try:
+            import transformers
+        except ImportError:
+            raise unittest.SkipTest("transformers is not there (LOSA_TEST_PYPI=1 cmake/setup.sh)") from None
+        out = self.adapt(support.write_model(self.tmp / "model"), "out", "--sparsity", "0.5", "--method", "prune")
+        for loader in (transformers.AutoModelForCausalLM, transformers.LlamaForCausalLM):
+            model = loader.from_pretrained(out)
+            self.assertEqual(model.lm_head.weight.detach().numpy().tobytes(),
+                             support.read_checkpoint(out)["lm_head.weight"].data)
+            with self.assertRaisesRegex(ValueError, "quant_method"):
+                loader.from_pretrained(out / "compressed")
 
 
 class OldLayout(CompressedCase):
