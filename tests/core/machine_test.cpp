@@ -78,15 +78,16 @@ TEST_CASE("machine: no control groups, no limit") {
 }
 
 TEST_CASE("machine: second version, quotas are rounded up") {
-  for (const auto& [content, expected] : {std::pair("100000 100000\n", Number(1)),
-                                          {"200000 100000\n", Number(2)},
-                                          {"150000 100000\n", Number(2)},
-                                          {"10000 100000\n", Number(1)},
-                                          {"200001 100000\n", Number(3)},
-                                          {"75000 50000", Number(2)},
-                                          {"300000\n", Number(3)},
-                                          {"max 100000\n", Number()},
-                                          {"max\n", Number()}}) {
+  for (const auto& [limit, expected] : {std::pair("100000 100000\n", Number(1)),
+                                        {"200000 100000\n", Number(2)},
+                                        {"150000 100000\n", Number(2)},
+                                        {"10000 100000\n", Number(1)},
+                                        {"200001 100000\n", Number(3)},
+                                        {"75000 50000", Number(2)},
+                                        {"300000\n", Number(3)},
+                                        {"max 100000\n", Number()},
+                                        {"max\n", Number()}}) {
+    const char* content = limit;  // CAPTURE takes no structured binding before clang 16
     CAPTURE(content);
     Machine machine;
     machine.groups("0::/a\n").mounts(second_version).file("/sys/fs/cgroup/a/cpu.max", content);
