@@ -52,11 +52,12 @@ class AdaptEngine {
   using Adapter = A;
   using Layer = losa::AdaptedLinear<A>;
 
-  /// Opens the model and copies its linear layers. `calibration` and `training` are token ids of its vocabulary.
+  /// Opens the model and copies its linear layers. `calibration` and `training` are token ids of its vocabulary; of a
+  /// file, only what is needed at the moment is in memory.
   /// Throws losa::RangeError (sequences that do not fit into the tokens, ids outside the vocabulary, context below 2 or
   /// above the model's positions, batch 0, a bad regular expression or one that skips every layer), losa::FileError and
   /// what read_config throws.
-  AdaptEngine(const std::filesystem::path& directory, std::vector<Token> calibration, std::vector<Token> training,
+  AdaptEngine(const std::filesystem::path& directory, Tokens calibration, Tokens training,
               const AdaptEngineOptions& options = {}, losa::ExecutorRef executor = {})
       : checkpoint_(directory),
         calibration_(std::move(calibration)),
@@ -96,7 +97,8 @@ class AdaptEngine {
   losa::ExecutorRef executor() const noexcept { return executor_; }
 
   void embed(std::size_t sequence, losa::MatrixView<float> hidden) {
-    embed_tokens(spread_window(calibration_, sequences(), sequence, context()).first(hidden.rows), hidden);
+    const std::size_t start = spread_start(calibration_.size(), sequences(), sequence, context());
+    embed_tokens(calibration_.read(start, hidden.rows), hidden);
   }
 
   template <class F>
@@ -133,10 +135,10 @@ class AdaptEngine {
   double train_step(std::uint64_t step) {
     for (std::size_t b = 0; b < blocks(); ++b)
       for (Layer& layer : store_[b].adapted) layer.zero_gradients();
-    batch_.clear();
-    for (std::size_t start : window_starts(step))
-      batch_.insert(batch_.end(), training_.begin() + static_cast<std::ptrdiff_t>(start),
-                    training_.begin() + static_cast<std::ptrdiff_t>(start + options_.context));
+    batch_.resize(tokens_per_step());
+    const std::vector<std::size_t> starts = window_starts(step);
+    for (std::size_t i = 0; i < starts.size(); ++i)
+      training_.read(starts[i], std::span(batch_).subspan(i * options_.context, options_.context));
     const losa::DropoutKey key{.step = step, .training = true};
     const std::size_t recomputed = inputs_.size();
 
@@ -263,12 +265,9 @@ class AdaptEngine {
     if (options_.calibration_sequences > calibration_.size())
       raise<losa::RangeError>("calibration sequences must be at most the ", calibration_.size(), " tokens, got ",
                               options_.calibration_sequences);
-    spread_window(calibration_, sequences(), sequences() - 1, context());  // the last one fits: all do
-    for (const auto* tokens : {&calibration_, &training_})
-      for (std::size_t t = 0; t < tokens->size(); ++t)
-        if ((*tokens)[t] >= config().vocabulary)
-          raise<losa::RangeError>("token ", t, " is ", (*tokens)[t], ", outside the vocabulary of ",
-                                  config().vocabulary);
+    spread_start(calibration_.size(), sequences(), sequences() - 1, context());  // the last one fits: all do
+    calibration_.check(config().vocabulary);
+    if (!training_.same_as(calibration_)) training_.check(config().vocabulary);
     return checkpoint_;
   }
 
@@ -308,8 +307,8 @@ class AdaptEngine {
   }
 
   Checkpoint checkpoint_;
-  std::vector<Token> calibration_;
-  std::vector<Token> training_;
+  Tokens calibration_;
+  Tokens training_;
   AdaptEngineOptions options_;
   losa::ExecutorRef executor_;
   Rope rope_;

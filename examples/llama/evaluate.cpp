@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "loss.hpp"
 
@@ -9,7 +10,7 @@ namespace llama {
 
 using losa::detail::raise;
 
-Evaluation evaluate(const Model& model, std::span<const Token> tokens, const EvaluateOptions& options,
+Evaluation evaluate(const Model& model, const Tokens& tokens, const EvaluateOptions& options,
                     const losa::Progress& progress) {
   const std::size_t context = options.context;
   if (context < 2 || context > model.config().positions)
@@ -19,12 +20,15 @@ Evaluation evaluate(const Model& model, std::span<const Token> tokens, const Eva
   if (wanted == 0 || wanted > there)
     raise<losa::RangeError>("evaluate: ", tokens.size(), " tokens hold ", there, " sequences of ", context,
                             options.sequences == 0 ? "" : ", fewer than asked for");
+  tokens.part(0, wanted * context).check(model.config().vocabulary);
   Evaluation result;
+  std::vector<Token> part;
   Matrix hidden;
   double sum = 0;
   while (result.sequences < wanted) {
     const std::size_t batch = std::min(std::max<std::size_t>(options.batch, 1), wanted - result.sequences);
-    const auto part = tokens.subspan(result.sequences * context, batch * context);
+    part.resize(batch * context);
+    tokens.read(result.sequences * context, part);
     model.forward(part, context, hidden);
     sum += next_token_loss(model.head_weight(), hidden.cview(), part, context, {}, model.executor());
     result.sequences += batch;

@@ -5,11 +5,10 @@
 //   auto result = llama::evaluate(model, tokens, {.context = 512, .sequences = 32});
 
 #include <cstddef>
-#include <functional>
 #include <losa/core/progress.hpp>
-#include <span>
 
 #include "model.hpp"
+#include "tokens.hpp"
 
 namespace llama {
 
@@ -20,15 +19,17 @@ struct EvaluateOptions {
 };
 
 struct Evaluation {
-  double perplexity = 0;
+  double perplexity = 0;  // infinity where exp(mean_nll) is above the largest double, 1.8e308
   double mean_nll = 0;
   std::size_t tokens = 0;     // predicted
   std::size_t sequences = 0;  // evaluated
 };
 
 /// Throws losa::RangeError if the tokens hold no (or not the asked number of) sequences, if context < 2 or above the
-/// model's positions. Progress phase "evaluate" counts sequences; stopped, it returns what was evaluated until then.
-Evaluation evaluate(const Model& model, std::span<const Token> tokens, const EvaluateOptions& options = {},
+/// model's positions, and for an id outside the vocabulary, before anything is evaluated. Only the sequences that are
+/// evaluated are read of a file, a batch at a time. Progress phase "evaluate" counts sequences; stopped, it returns
+/// what was evaluated until then.
+Evaluation evaluate(const Model& model, const Tokens& tokens, const EvaluateOptions& options = {},
                     const losa::Progress& progress = {});
 
 }  // namespace llama

@@ -11,7 +11,6 @@
 #include <losa/io/sharded_checkpoint.hpp>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -62,7 +61,9 @@ class ModelWriter::Writer {
     for (const auto& [name, planned] : planned_)
       if (planned.file == nullptr)
         raise<losa::FileError>(model_.string(), ": lacks the merged layer ", losa::detail::quote_name(name));
-    copy_others();  // first, as a file that cannot be read or is too large must not cost the work that follows
+    // First, as a file that cannot be read must not cost the work that follows.
+    side_files_ = find_side_files(model_, {.out = out_, .own = options_.own});
+    copy_side_files(side_files_, out_, options_.largest_side_file);
   }
 
   void put(const std::string& tensor, const losa::PackedMatrix<float>& packed) {
@@ -88,6 +89,8 @@ class ModelWriter::Writer {
     write_config();
     if (shards_.size() > 1) write_index();
   }
+
+  const SideFiles& side_files() const { return side_files_; }
 
  private:
   struct Planned {
@@ -295,46 +298,11 @@ class ModelWriter::Writer {
     write_text(out_ / index_name, index.dump(2) + "\n");
   }
 
-  /// Weights in other files than those that were read: a result must not carry them along, dense.
-  static bool holds_weights(const fs::path& file) {
-    static const std::set<std::string> endings{".safetensors", ".bin", ".pt",   ".pth", ".ckpt",
-                                               ".gguf",        ".h5",  ".onnx", ".npz", ".msgpack"};
-    return endings.contains(file.extension().string()) || file.filename().string().ends_with(".index.json");
-  }
-  static bool holds_result(const fs::path& folder) {
-    std::error_code ignored;
-    return fs::exists(folder / "report.json", ignored) && fs::exists(folder / "compressed", ignored) &&
-           fs::exists(folder / "adapter", ignored);
-  }
-
-  // Weight files are not copied: the output has its own. Nor is what has a name of this run's own results: an earlier
-  // run made it beside its merged model.
-  void copy_others() {
-    const std::set<std::string> left_out{"config.json", "report.json", "compressed", "adapter"};
-    std::error_code error;
-    const fs::path staged = fs::weakly_canonical(out_, error), own = fs::weakly_canonical(options_.own, error);
-    auto at = fs::recursive_directory_iterator(model_, error);
-    for (; !error && at != fs::recursive_directory_iterator(); at.increment(error)) {
-      const fs::path relative = at->path().lexically_relative(model_);
-      std::error_code ignored;
-      if (at->is_directory(ignored)) {
-        const fs::path canonical = fs::weakly_canonical(at->path(), ignored);
-        if (relative.filename().string().starts_with('.') || left_out.contains(relative.string()) ||
-            canonical == staged || (!options_.own.empty() && canonical == own) || holds_result(at->path()))
-          at.disable_recursion_pending();
-      } else if (at->is_regular_file(ignored) && !left_out.contains(relative.string()) && !holds_weights(relative)) {
-        const losa::io::MappedFile file(at->path().string());
-        make_directory((out_ / relative).parent_path());
-        write_text(out_ / relative, text_of(file));
-      }
-    }
-    if (error) raise<losa::FileError>(model_.string(), ": cannot be listed: ", error.message());
-  }
-
   fs::path model_;
   fs::path out_;
   ExportOptions options_;
   bool compress_;
+  SideFiles side_files_;
   losa::io::ShardedCheckpoint files_;
   std::string prefix_;
   std::map<std::string, Planned> planned_;
@@ -354,6 +322,7 @@ void ModelWriter::put(const std::string& tensor, const losa::PackedMatrix<float>
   writer_->put(tensor, weight);
 }
 void ModelWriter::finish() { writer_->finish(); }
+const SideFiles& ModelWriter::side_files() const { return writer_->side_files(); }
 
 void export_model(const fs::path& model, const fs::path& out, std::span<const MergedWeight> merged,
                   ExportOptions options) {

@@ -18,6 +18,8 @@
 #include <span>
 #include <string>
 
+#include "side_files.hpp"
+
 namespace llama {
 
 /// A layer to write in place of the checkpoint's.
@@ -43,12 +45,14 @@ struct ExportOptions {
   std::filesystem::path own = {};  // a directory of the run itself: not copied, should it lie inside the model's
   // A file ends before a tensor that would take it past this many bytes, as in transformers.
   std::size_t shard_bytes = 2'000'000'000;
+  // Of the files beside the weights, larger ones are not copied.
+  std::size_t largest_side_file = ~std::size_t{0};
 };
 
 /// Writes into `out` the files of `model` with the merged layers in place of its own. Other tensors are copied byte for
-/// byte (compressed ones that were not adapted are expanded where the output is dense), and so is every other file,
-/// except in folders that start with a dot and in those that hold the result of another run (report.json beside
-/// adapter/). Layers may be put in any order, one at a time in memory; nothing has its final name before finish().
+/// byte (compressed ones that were not adapted are expanded where the output is dense), and so are the files beside the
+/// weights that belong to a model (side_files.hpp). Layers may be put in any order, one at a time in memory; nothing
+/// has its final name before finish().
 class ModelWriter {
  public:
   /// Throws losa::FileError: a planned layer that the model lacks, a file that cannot be made.
@@ -60,6 +64,8 @@ class ModelWriter {
   void put(const std::string& tensor, const losa::PackedMatrix<float>& weight);
   /// Writes all the rest. Throws losa::FileError, also if a planned layer was not put.
   void finish();
+  /// What lay beside the weights: copied, and left out.
+  const SideFiles& side_files() const;
 
  private:
   class Writer;

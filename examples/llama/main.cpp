@@ -10,19 +10,12 @@
 #include <string>
 
 #include "tool/common.hpp"
+#include "tool/notes.hpp"
 
 namespace {
 
-/// One line on standard error, whatever the message held: names out of files must not steer a terminal.
-int fail(int code, std::string message) {
-  for (std::size_t i = 0; i < message.size(); ++i) {
-    const auto c = static_cast<unsigned char>(message[i]);
-    // U+0080 to U+009F, which UTF-8 writes as C2 80 to C2 9F, steer as bytes below the space do.
-    if (c == 0xc2 && i + 1 < message.size() && static_cast<unsigned char>(message[i + 1]) < 0xa0)
-      message[i] = message[i + 1] = ' ';
-    if (c < ' ' || c == 127) message[i] = ' ';
-  }
-  std::fprintf(stderr, "losa-llama: %s\n", message.c_str());
+int fail(int code, const std::string& message) {
+  std::fprintf(stderr, "losa-llama: %s\n", tool::one_line(message).c_str());
   return code;
 }
 

@@ -9,6 +9,7 @@
 #include <losa/io/directory_hints.hpp>
 #include <losa/io/dtype.hpp>
 #include <losa/io/file_kind.hpp>
+#include <losa/io/file_services.hpp>
 #include <losa/io/json_document.hpp>
 #include <losa/io/json_events.hpp>
 #include <losa/io/mapped_file.hpp>

@@ -24,9 +24,12 @@
 #include "adapt_report.hpp"
 #include "common.hpp"
 #include "methods.hpp"
+#include "notes.hpp"
+#include "perplexity.hpp"
 #include "progress_bar.hpp"
 #include "result_files.hpp"
 #include "run_directory.hpp"
+#include "storage.hpp"
 
 namespace tool {
 namespace {
@@ -195,10 +198,13 @@ void expect_all_files(const std::filesystem::path& out) {
   losa::io::SafetensorsFile adapter((out / "adapter" / "adapter.safetensors").string());
 }
 
-/// The same, and the content that stands behind the names: what a saved state must have been made with.
-std::string fingerprint(const AdaptArguments& a, std::span<const llama::Token> tokens) {
+/// The same, and the content that stands behind the names: what a saved state must have been made with. Reads all
+/// tokens.
+std::string fingerprint(const AdaptArguments& a, const llama::Tokens& tokens) {
   std::uint64_t hash = fnv_start;
-  for (llama::Token token : tokens) hash = fnv(hash, token);
+  tokens.for_each_piece([&](std::span<const llama::Token> ids) {
+    for (llama::Token token : ids) hash = fnv(hash, token);
+  });
   Json json = arguments_json(a);
   json["model_hash"] = model_hash(a.model);
   json["losa"] = LOSA_VERSION_STRING;
@@ -210,18 +216,22 @@ std::string fingerprint(const AdaptArguments& a, std::span<const llama::Token> t
   return text_of(json);
 }
 
+/// Names of what a fingerprint identifies by its content: another way to say the same is no difference.
+constexpr std::string_view ways_of_saying[] = {"model", "train", "token_bits"};
+
 /// Refuses to go on with what was made with other arguments, and names those that differ.
 void expect_same_arguments(const std::string& out, const std::string& saved, const std::string& print) {
-  if (saved == print) return;
   const Json before = Json::parse(saved, nullptr, false);
   const Json now = Json::parse(print);
   std::string differing;
   for (const auto& [key, value] : now.items()) {
+    if (std::ranges::find(ways_of_saying, key) != std::end(ways_of_saying)) continue;
     const Json was = before.is_object() && before.contains(key) ? before[key] : Json("unknown");
     if (was != value)
       differing += (differing.empty() ? "" : ", ") + key + " " + text_of(was) + ", now " + text_of(value);
   }
-  losa::detail::raise<losa::FileError>("--out ", out, ": the run there has other arguments: ", differing);
+  if (!differing.empty())
+    losa::detail::raise<losa::FileError>("--out ", out, ": the run there has other arguments: ", differing);
 }
 
 llama::OutputType output_type(const std::string& dtype) {
@@ -299,15 +309,16 @@ void tell(const InputZeros& input, const AdaptArguments& a) {
 template <losa::Adapter A>
 void run_adapt(const AdaptArguments& a) {
   const llama::Config config = llama::read_config(a.model);
-  llama::Checkpoint checked(a.model);  // a config.json that lies is told as such, not as a token out of range
-  std::vector<llama::Token> tokens = llama::read_tokens(a.train, config.vocabulary, a.token_bits);
-  const std::string print = fingerprint(a, tokens);
-  const auto held = static_cast<std::size_t>(a.hold_out * static_cast<double>(tokens.size()));
-  const std::vector<llama::Token> held_out(tokens.end() - static_cast<std::ptrdiff_t>(held), tokens.end());
+  note_unmapped(a.model, 3);   // the engine and both results read it at once
+  llama::Checkpoint{a.model};  // a config.json that lies is told as such, not as a token out of range
+  llama::find_side_files(a.model, {.out = {}, .own = a.out});  // what cannot be copied is told before the work
+  const llama::Tokens text = llama::open_tokens(a.train, config.vocabulary, a.token_bits);
+  std::string print = fingerprint(a, text);
+  const auto held = static_cast<std::size_t>(a.hold_out * static_cast<double>(text.size()));
+  const llama::Tokens tokens = text.part(0, text.size() - held), held_out = text.part(text.size() - held, held);
   if (a.hold_out > 0 && held < a.context)
     losa::detail::raise<losa::RangeError>("--hold-out ", a.hold_out, ": leaves ", held,
                                           " tokens, fewer than one sequence of ", a.context);
-  tokens.resize(tokens.size() - held);
 
   losa::ThreadPool pool(a.common.threads);
   RunDirectory directory(a.out, a.resume);
@@ -333,6 +344,7 @@ void run_adapt(const AdaptArguments& a) {
                                                  .skip = a.skip,
                                                  .keep_mask = keep_mask(a),
                                                  .scratch = park ? directory.scratch().string() : std::string()};
+  if (park) note_unmapped_scratch(directory.scratch().string());
   llama::AdaptEngine<A> engine(a.model, tokens, tokens, engine_options, pool);
   const InputZeros input = input_zeros(engine);
   tell(input, a);
@@ -364,8 +376,10 @@ void run_adapt(const AdaptArguments& a) {
   if (directory.has_state()) {
     const std::string state = directory.state().string();
     const losa::io::SafetensorsFile saved(state);
-    if (const auto found = saved.metadata().find("losa.fingerprint"); found != saved.metadata().end())
+    if (const auto found = saved.metadata().find("losa.fingerprint"); found != saved.metadata().end()) {
       expect_same_arguments(a.out, found->second, print);
+      print = found->second;  // it goes on as the run that was started, however its files are called now
+    }
     losa::io::load_state(state, print, visit);
     run.restore();
     ++log.resumes;
@@ -435,17 +449,20 @@ void run_adapt(const AdaptArguments& a) {
   Json report = report_json(engine, run.report());
   report["arguments"] = arguments_json(a);
   report["input"] = {{"masks_kept", input.layers}, {"zeros_kept", input.zeros}, {"sparse_without_mask", input.loose}};
+  for (const char* name : {"model", "train"}) report["arguments"][name] = Json::parse(print)[name];
   report["fingerprint"] = print;
-  if (!held_out.empty()) {
+  if (held_out.size() != 0) {
     const std::size_t sequences = std::min(hold_out_sequences, held_out.size() / a.context);
-    const double nll = engine.mean_nll(held_out, a.context, sequences);
-    report["hold_out"] = {{"tokens", sequences * (a.context - 1)}, {"mean_nll", nll}, {"perplexity", std::exp(nll)}};
+    const double nll = engine.mean_nll(held_out.read(0, sequences * a.context), a.context, sequences);
+    report["hold_out"] = {{"tokens", sequences * (a.context - 1)}};
+    add_perplexity(report["hold_out"], nll);
   }
   log.seconds["write"] += std::chrono::duration<double>(Clock::now() - writing).count();
   Json seconds;
   for (const auto& [phase, value] : log.seconds) seconds[phase] = value;
   report["run"] = {{"command", a.command}, {"backend", losa::backend_name()},    {"threads", a.common.threads},
                    {"seconds", seconds},   {"peak_memory_bytes", peak_memory()}, {"resumes", log.resumes}};
+  add_side_files(report["run"], files->side_files());
   if (log.damping.raised != 0)
     report["run"]["damping"] = {{"layers_raised", log.damping.raised}, {"largest", log.damping.largest}};
   losa::io::write_file((directory.staging() / "report.json").string(), text_of(report, 1) + "\n");
@@ -469,13 +486,15 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
       "  losa-llama adapt --model examples/data/tiny --train examples/data/tiny/train.txt --sparsity 0.7 --out "
       "tiny-70\n"
       "  losa-llama adapt --model smollm2 --train valid.u16 --pattern 2:4 --method prune --out smollm2-24\n"
-      "A run that was killed goes on with the same command and --resume.");
+      "A run that was killed goes on with the same command and --resume; only the content of the model and of the "
+      "token file must be the same, not their names.");
   sub->add_option("--model", a->model, "Hugging Face directory of a Llama-architecture model")->required();
   sub->add_option("--train", a->train, "token file to calibrate and train on (raw text for a byte-level model)")
       ->required();
   sub->add_option("--out", a->out,
-                  "directory for the result: new or empty; other files of the model are copied, but for hidden folders "
-                  "and results")
+                  "directory for the result: new or empty. What belongs to the model beside its weights is copied: "
+                  "tokenizer, chat templates, generation and processor configurations, licences, and text of at most "
+                  "1 MB; what is not is named. compressed/ holds no second copy of what is larger than 1 MB")
       ->required();
   sub->add_option("--sparsity", a->sparsity, "share of the blocks' weights to remove, in [0, 1)");
   sub->add_option("--pattern", a->pattern, "N:M, keep N of every M weights along the input (2:4); fixes the sparsity");
@@ -522,8 +541,9 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
       ->capture_default_str();
   sub->add_option(
          "--hold-out", a->hold_out,
-         "share of the token file, its end, kept from training; the report gives the perplexity on its first 128 "
-         "sequences")
+         std::string("share of the token file, its end, kept from training; the report gives the perplexity on its "
+                     "first 128 sequences. ") +
+             perplexity_help)
       ->capture_default_str();
   sub->add_option("--skip", a->skip, "regular expression: layers to leave alone (model.layers.0.mlp.down_proj)");
   sub->add_flag_callback(

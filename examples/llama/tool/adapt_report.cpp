@@ -1,7 +1,14 @@
 #include "adapt_report.hpp"
 
+#include <algorithm>
 #include <cstdio>
+#include <functional>
+#include <limits>
 #include <losa/version.hpp>
+
+#include "common.hpp"
+#include "notes.hpp"
+#include "perplexity.hpp"
 
 namespace tool {
 
@@ -70,6 +77,42 @@ nlohmann::ordered_json report_json(const std::vector<ReportLayer>& layers, std::
   return json;
 }
 
+void add_side_files(nlohmann::ordered_json& run, const llama::SideFiles& files) {
+  run["left_out"] = Json::array();
+  for (const llama::LeftOut& one : files.left_out)
+    run["left_out"].push_back({{"name", one.name}, {"files", one.files}, {"bytes", one.bytes}, {"why", one.why}});
+  run["single_copy"] = Json::array();
+  for (const llama::SideFile& one : files.copied)
+    if (one.bytes > llama::small_file) run["single_copy"].push_back(one.name);
+}
+
+namespace {
+
+/// "2 files (4.3 GB): model.onnx_data (4.2 GB), original/consolidated.00.pth (100.0 MB)", the largest first.
+std::string left_out_text(const Json& left_out) {
+  constexpr std::size_t most_names = 5, longest_name = 60;
+  std::vector<const Json*> entries;
+  std::size_t files = 0, bytes = 0;
+  for (const Json& one : left_out) {
+    entries.push_back(&one);
+    files += one.at("files").get<std::size_t>();
+    bytes += one.at("bytes").get<std::size_t>();
+  }
+  const auto size = [](const Json* one) { return one->at("bytes").get<std::size_t>(); };
+  std::ranges::stable_sort(entries, std::greater<>(), size);
+  std::string text =
+      std::to_string(files) + (files == 1 ? " file (" : " files (") + bytes_text(static_cast<double>(bytes)) + "): ";
+  for (std::size_t i = 0; i < std::min(entries.size(), most_names); ++i) {
+    std::string name = entries[i]->at("name").get<std::string>();
+    if (name.size() > longest_name) name = "…" + name.substr(name.size() - longest_name);
+    text += (i == 0 ? "" : ", ") + name + " (" + bytes_text(static_cast<double>(size(entries[i]))) + ")";
+  }
+  if (entries.size() > most_names) text += " and more, in report.json";
+  return one_line(text);
+}
+
+}  // namespace
+
 std::vector<std::string> summary(const nlohmann::ordered_json& report) {
   std::vector<std::string> lines;
   char text[160];
@@ -93,10 +136,22 @@ std::vector<std::string> summary(const nlohmann::ordered_json& report) {
     lines.emplace_back(text);
   }
   if (report.contains("hold_out")) {
-    std::snprintf(text, sizeof text, "held out     perplexity %.3f on %zu tokens",
-                  report.at("hold_out").at("perplexity").get<double>(),
-                  report.at("hold_out").at("tokens").get<std::size_t>());
-    lines.emplace_back(text);
+    const auto& held = report.at("hold_out");
+    const auto& mean = held.at("mean_nll");
+    const double nll = mean.is_null() ? std::numeric_limits<double>::quiet_NaN() : mean.get<double>();
+    std::string line = "held out     " + perplexity_text(nll, 3);
+    if (held.contains("perplexity_overflows")) {
+      std::snprintf(text, sizeof text, " (mean nll %.5f)", nll);
+      line += text;
+    }
+    lines.push_back(line + " on " + std::to_string(held.at("tokens").get<std::size_t>()) + " tokens");
+  }
+  const auto& run = report.at("run");
+  if (!run.at("left_out").empty()) lines.push_back("left out     " + left_out_text(run.at("left_out")));
+  if (!run.at("single_copy").empty()) {
+    std::string names;
+    for (const Json& name : run.at("single_copy")) names += (names.empty() ? "" : ", ") + name.get<std::string>();
+    lines.push_back(one_line("one copy     " + names + ": not again in compressed/"));
   }
   return lines;
 }

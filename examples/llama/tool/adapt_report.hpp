@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../adapt_engine.hpp"
+#include "../side_files.hpp"
 
 namespace tool {
 
@@ -30,6 +31,10 @@ nlohmann::ordered_json report_json(llama::AdaptEngine<A>& engine, const losa::Ad
                         linear.has_adapter() ? linear.adapter().rank() : 0});
   return report_json(layers, engine.blocks(), report);
 }
+
+/// Sets "left_out", what of the model's directory was not copied ([{name, files, bytes, why}]), and "single_copy", what
+/// compressed/ leaves to the directory above.
+void add_side_files(nlohmann::ordered_json& run, const llama::SideFiles& files);
 
 /// What is printed at the end.
 std::vector<std::string> summary(const nlohmann::ordered_json& report);

@@ -11,6 +11,7 @@
 #include "../blas.hpp"
 #include "../model.hpp"
 #include "common.hpp"
+#include "storage.hpp"
 
 namespace tool {
 namespace {
@@ -37,7 +38,8 @@ template <class F>
 double seconds_of(F&& f) {
   const auto start = Clock::now();
   f();
-  return std::chrono::duration<double>(Clock::now() - start).count();
+  // At least a tick of the clock: rates are finite.
+  return std::chrono::duration<double>(std::max(Clock::now() - start, Clock::duration(1))).count();
 }
 
 /// Dense and sparse in turn, so that both meet the same machine; medians.
@@ -65,6 +67,7 @@ void bench_model(const BenchArguments& a, losa::ThreadPool& pool) {
     if (tokens && *tokens > positions)
       losa::detail::raise<losa::RangeError>(name, ": must be at most the model's max_position_embeddings ", positions,
                                             ", got ", *tokens);
+  note_unmapped(a.model, 2);
   const llama::Model models[2] = {llama::Model::load(a.model, {.weights = llama::Weights::dense}, pool),
                                   llama::Model::load(a.model, {.weights = llama::Weights::sparse}, pool)};
   const llama::Config& config = models[0].config();

@@ -22,7 +22,8 @@ void add_common(CLI::App& app, Common& common) {
 void add_token_bits(CLI::App& app, std::size_t& bits) {
   app.add_option("--token-bits", bits,
                  "bits per token in token files: 8, 16 or 32 (default: 8 for a vocabulary of at most 256, 16 up to "
-                 "65536, else 32)")
+                 "65536, else 32). A file that plainly holds something else, such as text, is refused unless they are "
+                 "given")
       ->check(CLI::IsMember({"8", "16", "32"}));
 }
 
@@ -65,8 +66,6 @@ void say(const Common& common, const std::string& line) {
   if (std::fputs((line + "\n").c_str(), stdout) < 0 || std::fflush(stdout) != 0)
     losa::detail::raise<losa::FileError>("standard output: cannot be written");
 }
-
-void note(const std::string& line) { std::fprintf(stderr, "losa-llama: %s\n", line.c_str()); }
 
 namespace {
 volatile std::sig_atomic_t interrupt_flag = 0;

@@ -64,9 +64,6 @@ void write_json(const Common& common, const nlohmann::ordered_json& json);
 /// Prints for a person: to standard output, or nowhere if that holds JSON.
 void say(const Common& common, const std::string& line);
 
-/// One line for a person beside the result: to standard error, like a mistake, but the work goes on.
-void note(const std::string& line);
-
 /// Ctrl-C and SIGTERM set a flag instead of ending the program.
 void catch_interrupts();
 bool interrupted();

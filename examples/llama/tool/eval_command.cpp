@@ -8,7 +8,10 @@
 #include "../model.hpp"
 #include "../tokens.hpp"
 #include "common.hpp"
+#include "notes.hpp"
+#include "perplexity.hpp"
 #include "progress_bar.hpp"
+#include "storage.hpp"
 
 namespace tool {
 namespace {
@@ -49,6 +52,7 @@ void write_logits(const std::string& path, const llama::Model& model, std::span<
 void run_choices(const EvalArguments& a) {
   losa::ThreadPool pool(a.common.threads);
   const std::vector<llama::Question> questions = llama::read_questions(a.choices, llama::read_config(a.model));
+  note_unmapped(a.model);
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
   ProgressBar bar;
   const llama::Answers result = llama::answer(model, questions, [&](const losa::ProgressEvent& event) {
@@ -69,8 +73,9 @@ void run_perplexity(const EvalArguments& a) {
   const std::size_t sequences = sequence_count(a.sequences);
   losa::ThreadPool pool(a.common.threads);
   const llama::Config config = llama::read_config(a.model);
+  note_unmapped(a.model);
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
-  const std::vector<llama::Token> tokens = llama::read_tokens(a.tokens, config.vocabulary, a.token_bits);
+  const llama::Tokens tokens = llama::open_tokens(a.tokens, config.vocabulary, a.token_bits);
   ProgressBar bar;
   const llama::Evaluation result = llama::evaluate(model, tokens, {.context = a.context, .sequences = sequences},
                                                    [&](const losa::ProgressEvent& event) {
@@ -79,16 +84,17 @@ void run_perplexity(const EvalArguments& a) {
                                                    });
   bar.finish();
   end_if_interrupted();
-  if (!a.logits.empty()) write_logits(a.logits, model, std::span(tokens).first(a.context));
-  write_json(a.common, {{"perplexity", result.perplexity},
-                        {"mean_nll", result.mean_nll},
-                        {"tokens", result.tokens},
-                        {"sequences", result.sequences},
-                        {"context", a.context}});
+  if (!a.logits.empty()) write_logits(a.logits, model, tokens.read(0, a.context));
+  nlohmann::ordered_json json;
+  add_perplexity(json, result.mean_nll);
+  json["tokens"] = result.tokens;
+  json["sequences"] = result.sequences;
+  json["context"] = a.context;
+  write_json(a.common, json);
   char text[128];
-  std::snprintf(text, sizeof text, "perplexity %.4f   mean nll %.5f   tokens %zu (%zu sequences of %zu)",
-                result.perplexity, result.mean_nll, result.tokens, result.sequences, a.context);
-  say(a.common, text);
+  std::snprintf(text, sizeof text, "   mean nll %.5f   tokens %zu (%zu sequences of %zu)", result.mean_nll,
+                result.tokens, result.sequences, a.context);
+  say(a.common, perplexity_text(result.mean_nll, 4) + text);
 }
 
 void run_eval(const EvalArguments& a) {
@@ -106,7 +112,9 @@ void add_eval(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("eval", "Perplexity of a model on a token file, or accuracy on questions");
   sub->footer(
       "Perplexity is exp of the mean negative log likelihood over the context − 1 predicted tokens of consecutive,\n"
-      "non-overlapping sequences from the first token on.\n"
+      "non-overlapping sequences from the first token on. Of the token file only these are read.\n" +
+      std::string(perplexity_help) +
+      "\n"
       "Accuracy is the share of the questions where the right choice is the likeliest after the context: by the sum "
       "of\n"
       "log p over its tokens (accuracy), or by their mean (accuracy_norm). A line of the file of questions is\n"

@@ -10,6 +10,7 @@
 #include "../model.hpp"
 #include "../tokens.hpp"
 #include "common.hpp"
+#include "storage.hpp"
 
 namespace tool {
 namespace {
@@ -51,7 +52,11 @@ void run_generate(const GenerateArguments& a) {
   const bool bytes = config.vocabulary <= 256;
   std::vector<llama::Token> prompt;
   if (!a.prompt_tokens.empty()) {
-    prompt = llama::read_tokens(a.prompt_tokens, config.vocabulary, a.token_bits);
+    const llama::Tokens file = llama::open_tokens(a.prompt_tokens, config.vocabulary, a.token_bits);
+    if (file.size() > config.positions)
+      losa::detail::raise<losa::RangeError>("--prompt-tokens ", a.prompt_tokens, ": its ", file.size(),
+                                            " tokens exceed max_position_embeddings ", config.positions);
+    prompt = file.read(0, file.size());
   } else if (!a.prompt_ids.empty()) {
     prompt = parse_ids(a.prompt_ids, config.vocabulary);
   } else {
@@ -60,6 +65,7 @@ void run_generate(const GenerateArguments& a) {
                   " tokens: give --prompt-ids or --prompt-tokens");
     for (char c : a.prompt) prompt.push_back(static_cast<unsigned char>(c));
   }
+  note_unmapped(a.model);
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
 
   const bool echo = !a.common.json_on_stdout();

@@ -9,6 +9,7 @@
 
 #include "../model.hpp"
 #include "common.hpp"
+#include "storage.hpp"
 
 namespace tool {
 namespace {
@@ -56,6 +57,7 @@ std::string token_words(const llama::Config& config) {
 void run_inspect(const InspectArguments& a) {
   losa::ThreadPool pool(a.common.threads);
   const llama::Config config = llama::read_config(a.model);
+  note_unmapped(a.model);
   const std::vector<llama::LinearSummary> tensors = llama::inspect(a.model, pool);
   const auto ranks = ranks_of(a.model);
   nlohmann::ordered_json json = nlohmann::ordered_json::array();

@@ -39,9 +39,13 @@ class ResultFiles {
     adapter_.commit();
   }
 
+  /// What lay beside the model's weights.
+  const llama::SideFiles& side_files() const { return merged_.side_files(); }
+
  private:
   static llama::ExportOptions with_compression(llama::ExportOptions options) {
     options.compress = true;
+    options.largest_side_file = llama::small_file;  // larger ones are in the directory above
     return options;
   }
   static std::string adapter_path(const std::filesystem::path& out) {

@@ -13,9 +13,11 @@ namespace tool {
 class RunDirectory {
  public:
   /// Throws UsageError for a non-empty directory without `resume` or with something else in it, and for a directory
-  /// that another process works in; losa::FileError if it cannot be made.
+  /// that another process works in; losa::FileError if it cannot be made or flushed. Where the file system has no locks
+  /// or no flushing, a note says so and the run goes on without.
   RunDirectory(std::filesystem::path out, bool resume);
-  /// Gives up the lock. A run that never saved a state, and of which nothing was published, leaves nothing.
+  /// Gives up the lock. A run that never saved a state, and of which nothing was published, leaves nothing. Files that
+  /// were made in scratch() should be closed by now: some file systems cannot remove open ones.
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;
   RunDirectory& operator=(const RunDirectory&) = delete;

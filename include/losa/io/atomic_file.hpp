@@ -3,6 +3,10 @@
 // disk, renames the temporary over the target and flushes the directory. Without commit() the target stays what it was
 // and the temporary is removed.
 //
+// What the file system lacks and no byte hangs on is done without: a file that is replaced keeps its permissions where
+// there are any to keep; where nothing can be flushed, the replacement is whole for every reader, but a power cut soon
+// after may take it back (flushed() tells).
+//
 // Only regular and new files are replaced (through symbolic links: what the link names is replaced, the link stays).
 // Devices, pipes and "-", the standard output, are written directly, as are /dev/stdout and the other /dev/fd/N.
 // Whatever fails, a flush or close included, is a FileError. Writing into a pipe that nobody reads raises SIGPIPE as
@@ -30,7 +34,7 @@
 #include <vector>
 
 #include <losa/core/error.hpp>
-#include <losa/io/mapped_file.hpp>
+#include <losa/io/file_services.hpp>
 
 namespace losa::inline v0 {
 
@@ -81,24 +85,26 @@ class AtomicFile {
     if (!exists && errno != ENOENT) fail("cannot open for writing", errno);
     if (exists && S_ISDIR(status.st_mode)) fail("cannot open for writing", EISDIR);
     if (exists && !S_ISREG(status.st_mode)) {
-      file_ = detail::FileHandle(::open(target_.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY));
+      file_ = detail::FileHandle(
+          detail::uninterrupted([&] { return ::open(target_.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY); }));
       if (!file_) fail("cannot open for writing", errno);
       return;
     }
     // A rename needs no permission on the file it replaces; a file that is write-protected stays so.
-    if (exists && ::access(target_.c_str(), W_OK) != 0) fail("cannot open for writing", errno);
-    open_temporary();
-    if (exists && ::fchmod(file_.get(), status.st_mode & 07777) != 0) {
-      const int error = errno;
-      discard();
-      fail("cannot set the permissions of its replacement", error);
-    }
+    if (exists && ::access(target_.c_str(), W_OK) != 0 && (errno == EACCES || errno == EPERM || errno == EROFS))
+      fail("cannot open for writing", errno);
+    open_temporary(exists ? status.st_mode & 0777 : 0666);
+    // Some file systems have no permissions, or none that could be changed. The temporary has been made with no more
+    // than the file that it replaces, so that going on shows its content to nobody else.
+    if (exists) static_cast<void>(::fchmod(file_.get(), status.st_mode & 07777));
   }
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
   ~AtomicFile() { discard(); }
 
   const std::string& path() const noexcept { return path_; }
+  /// After commit(): false where there is no way to flush the file or its directory, as for a pipe.
+  bool flushed() const noexcept { return flushed_; }
   /// True for devices, pipes and "-": nothing is written aside.
   bool in_place() const noexcept { return temporary_.empty() && !committed_; }
 
@@ -121,8 +127,8 @@ class AtomicFile {
     if (temporary_.empty()) fail("cannot write in any order", ESPIPE);
     flush();
     while (!bytes.empty()) {
-      const ::ssize_t written = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<::off_t>(offset));
-      if (written < 0 && errno == EINTR) continue;
+      const ::ssize_t written = detail::uninterrupted(
+          [&] { return ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<::off_t>(offset)); });
       if (written < 0) fail("cannot write", errno);
       bytes = bytes.subspan(static_cast<std::size_t>(written));
       offset += static_cast<std::size_t>(written);
@@ -135,9 +141,12 @@ class AtomicFile {
   void commit() {
     if (committed_) detail::raise<FileError>(path_, ": committed twice");
     flush();
-    // Pipes, terminals and some devices have nothing that could be flushed.
-    if (::fsync(file_.get()) != 0 && !(temporary_.empty() && (errno == EINVAL || errno == EROFS || errno == ENOTSUP)))
-      fail("cannot flush", errno);
+    // Pipes, terminals and some devices have nothing that could be flushed; a file on a disk that has become read-only
+    // has lost what was written.
+    if (const int error = detail::flush_file(file_.get())) {
+      if (!detail::is_missing_service(error) && !(temporary_.empty() && error == EROFS)) fail("cannot flush", error);
+      flushed_ = false;
+    }
     if (const int error = file_.close()) fail("cannot close", error);
     if (!temporary_.empty()) {
       if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot be replaced", errno);
@@ -157,14 +166,15 @@ class AtomicFile {
   std::filesystem::path folder() const {
     return target_.has_parent_path() ? target_.parent_path() : std::filesystem::path(".");
   }
-  void open_temporary() {
+  void open_temporary(::mode_t mode) {
     static std::atomic<std::uint64_t> counter{0};
-    for (;;) {
+    for (int names = 1;; ++names) {
       // The number tells apart the files of one process, O_EXCL those of several.
       temporary_ = folder() / detail::text(".losa-", ::getpid(), "-", counter.fetch_add(1), ".tmp");
-      file_ = detail::FileHandle(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+      file_ = detail::FileHandle(detail::uninterrupted(
+          [&] { return ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode); }));
       if (file_) return;
-      if (errno == EEXIST) continue;
+      if (errno == EEXIST && names < 10'000) continue;
       const int error = errno;
       temporary_.clear();
       fail("cannot open for writing", error);
@@ -176,17 +186,15 @@ class AtomicFile {
   }
   void write_through(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
-      const ::ssize_t written = ::write(file_.get(), bytes.data(), bytes.size());
-      if (written < 0 && errno == EINTR) continue;
+      const ::ssize_t written = detail::uninterrupted([&] { return ::write(file_.get(), bytes.data(), bytes.size()); });
       if (written < 0) fail("cannot write", errno);
       bytes = bytes.subspan(static_cast<std::size_t>(written));
     }
   }
-  void flush_directory() const {
-    detail::FileHandle directory(::open(folder().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    // Some file systems cannot flush a directory, and one may be writable but not readable.
-    if (!directory) return;
-    if (::fsync(directory.get()) != 0 && errno != EINVAL && errno != ENOTSUP) fail("cannot flush its directory", errno);
+  void flush_directory() {
+    const int error = detail::flush_directory(folder().c_str());
+    if (error != 0 && !detail::is_missing_service(error)) fail("cannot flush its directory", error);
+    flushed_ = flushed_ && error == 0;
   }
   void discard() noexcept {
     if (!temporary_.empty()) ::unlink(temporary_.c_str());
@@ -199,6 +207,7 @@ class AtomicFile {
   detail::FileHandle file_;
   std::vector<std::byte> buffer_;
   bool committed_ = false;
+  bool flushed_ = true;
 };
 
 /// The whole of a small file at once. Throws FileError.

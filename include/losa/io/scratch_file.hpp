@@ -1,7 +1,8 @@
 #pragma once
 // A file without a name for what does not fit into memory: bytes that are written and read back at offsets, and memory
 // that the file backs, which the system may write out whenever it needs the room. It vanishes with the object, however
-// the program ends.
+// the program ends; where the file system cannot remove an open file, with the object alone. Where it cannot map files
+// for writing, the memory is ordinary memory.
 //
 //   losa::io::ScratchFile scratch("out/.partial");
 //   const std::size_t at = scratch.reserve(bytes.size());
@@ -12,6 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdlib>
@@ -20,9 +22,10 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <losa/core/error.hpp>
-#include <losa/io/mapped_file.hpp>
+#include <losa/io/file_services.hpp>
 
 namespace losa::inline v0::io {
 
@@ -30,10 +33,15 @@ class ScratchFile {
  public:
   /// In `directory`, which must be on a disk with room. Throws FileError.
   explicit ScratchFile(std::string directory) : directory_(std::move(directory)) {
-    std::string name = (std::filesystem::path(directory_) / ".losa-scratch-XXXXXX").string();
-    file_ = std::make_shared<detail::FileHandle>(::mkostemp(name.data(), O_CLOEXEC));
-    if (!*file_) fail("cannot make a scratch file", errno);
-    ::unlink(name.c_str());
+    const std::string pattern = (std::filesystem::path(directory_) / ".losa-scratch-XXXXXX").string();
+    std::string name;
+    detail::FileHandle handle(detail::uninterrupted([&] {
+      name = pattern;
+      return ::mkostemp(name.data(), O_CLOEXEC);
+    }));
+    if (!handle) fail("cannot make a scratch file", errno);
+    file_ = std::make_shared<Unnamed>(std::move(handle));
+    if (::unlink(name.c_str()) != 0) file_->name = std::move(name);
   }
 
   /// Room for `bytes` bytes, on the disk, so that a full one is met here. Returns its offset. Throws FileError.
@@ -42,20 +50,21 @@ class ScratchFile {
     if (bytes == 0) return offset;
     const std::size_t room = (bytes + page - 1) / page * page;  // every piece can be mapped
     int error = 0;
-    do error = ::posix_fallocate(file_->get(), static_cast<::off_t>(offset), static_cast<::off_t>(room));
+    do error = ::posix_fallocate(descriptor(), static_cast<::off_t>(offset), static_cast<::off_t>(room));
     while (error == EINTR);
-    if (error != 0) fail("cannot grow the scratch file", error);
+    if (error != 0 && !detail::is_missing_service(error)) fail("cannot grow the scratch file", error);
+    if (error != 0) write_zeros(offset, room);
     end_ += room;
     return offset;
   }
   std::size_t size() const noexcept { return end_; }
-  int descriptor() const noexcept { return file_->get(); }
+  int descriptor() const noexcept { return file_->handle.get(); }
 
   /// Throws FileError.
   void write(std::size_t offset, std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
-      const ::ssize_t n = ::pwrite(file_->get(), bytes.data(), bytes.size(), static_cast<::off_t>(offset));
-      if (n < 0 && errno == EINTR) continue;
+      const ::ssize_t n = detail::uninterrupted(
+          [&] { return ::pwrite(descriptor(), bytes.data(), bytes.size(), static_cast<::off_t>(offset)); });
       if (n < 0) fail("cannot write the scratch file", errno);
       bytes = bytes.subspan(static_cast<std::size_t>(n));
       offset += static_cast<std::size_t>(n);
@@ -63,42 +72,77 @@ class ScratchFile {
   }
   void read(std::size_t offset, std::span<std::byte> bytes) const {
     while (!bytes.empty()) {
-      const ::ssize_t n = ::pread(file_->get(), bytes.data(), bytes.size(), static_cast<::off_t>(offset));
-      if (n < 0 && errno == EINTR) continue;
+      const ::ssize_t n = detail::uninterrupted(
+          [&] { return ::pread(descriptor(), bytes.data(), bytes.size(), static_cast<::off_t>(offset)); });
       if (n <= 0) fail("cannot read the scratch file", n < 0 ? errno : EIO);
       bytes = bytes.subspan(static_cast<std::size_t>(n));
       offset += static_cast<std::size_t>(n);
     }
   }
 
-  /// n zeros backed by the file; valid as long as the pointer lives, even after the object. Their room on the disk is
-  /// given back with the last pointer. Throws FileError.
-  template <class Element>
-  std::shared_ptr<Element[]> map(std::size_t n) {
-    if (n == 0) return std::make_shared<Element[]>(0);
-    const std::size_t bytes = n * sizeof(Element);
-    const std::size_t offset = reserve(bytes);
-    void* address =
-        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_->get(), static_cast<::off_t>(offset));
-    if (address == MAP_FAILED) fail("cannot map the scratch file", errno);
-    return {static_cast<Element*>(address), [file = file_, offset, bytes](Element* p) {
-              ::munmap(p, bytes);
-              // Where the file system cannot, the room stays taken until the file is gone.
-              static_cast<void>(::fallocate(file->get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                            static_cast<::off_t>(offset), static_cast<::off_t>(bytes)));
-            }};
+  /// n zeros backed by the file, or by nothing where it cannot be mapped for writing; valid as long as the pointer
+  /// lives, even after the object. Their room on the disk is given back with the last pointer. Throws FileError.
+  template <class Value>
+  std::shared_ptr<Value[]> map(std::size_t n) {
+    if (n == 0) return std::make_shared<Value[]>(0);
+    const std::size_t bytes = n * sizeof(Value);
+    if (maps_) {
+      const std::size_t offset = reserve(bytes);
+      void* address =
+          ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor(), static_cast<::off_t>(offset));
+      const int error = errno;
+      if (address != MAP_FAILED)
+        return {static_cast<Value*>(address), [file = file_, offset, bytes](Value* values) {
+                  ::munmap(values, bytes);
+                  give_back(*file, offset, bytes);
+                }};
+      if (!detail::is_missing_service(error)) fail("cannot map the scratch file", error);
+      give_back(*file_, offset, bytes);
+      maps_ = false;
+    }
+    void* address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (address == MAP_FAILED) fail("cannot map the scratch file, nor get memory in its place", errno);
+    return {static_cast<Value*>(address), [bytes](Value* values) { ::munmap(values, bytes); }};
   }
+  /// False once map() has had to hand out memory that the file does not back.
+  bool maps() const noexcept { return maps_; }
 
  private:
   static constexpr std::size_t page = std::size_t{1} << 16;  // a multiple of every page size in use
+
+  /// The open file; and its name, if it could not be removed at once.
+  struct Unnamed {
+    explicit Unnamed(detail::FileHandle file) noexcept : handle(std::move(file)) {}
+    Unnamed(const Unnamed&) = delete;
+    Unnamed& operator=(const Unnamed&) = delete;
+    ~Unnamed() {
+      static_cast<void>(handle.close());
+      if (!name.empty()) ::unlink(name.c_str());
+    }
+    detail::FileHandle handle;
+    std::string name;
+  };
+
+  static void give_back(const Unnamed& file, std::size_t offset, std::size_t bytes) noexcept {
+    // Where the file system cannot, the room stays taken until the file is gone.
+    static_cast<void>(::fallocate(file.handle.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                  static_cast<::off_t>(offset), static_cast<::off_t>(bytes)));
+  }
+  /// Takes room as posix_fallocate does, at the price of writing it.
+  void write_zeros(std::size_t offset, std::size_t bytes) {
+    const std::vector<std::byte> zeros(std::min(bytes, std::size_t{1} << 20));
+    for (std::size_t done = 0; done < bytes; done += zeros.size())
+      write(offset + done, std::span(zeros).first(std::min(zeros.size(), bytes - done)));
+  }
 
   [[__noreturn__]] void fail(const char* what, int error) const {
     detail::raise<FileError>(directory_, ": ", what, ": ", detail::errno_text(error));
   }
 
   std::string directory_;
-  std::shared_ptr<detail::FileHandle> file_;
+  std::shared_ptr<Unnamed> file_;
   std::size_t end_ = 0;
+  bool maps_ = true;
 };
 
 }  // namespace losa::inline v0::io

@@ -1,0 +1,262 @@
+#include "side_files.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <losa/core/error.hpp>
+#include <losa/io/atomic_file.hpp>
+#include <losa/io/file_services.hpp>
+#include <losa/io/mapped_file.hpp>
+#include <losa/io/sharded_checkpoint.hpp>
+#include <map>
+#include <set>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "text_bytes.hpp"
+
+namespace llama {
+
+namespace fs = std::filesystem;
+using losa::detail::raise;
+
+namespace {
+
+/// No tokeniser and no licence comes near it.
+constexpr std::size_t largest_by_name = 128'000'000;
+constexpr int deepest = 16;                   // levels of folders
+constexpr std::size_t most_of_a_folder = 20;  // that are named one by one
+
+std::string lower(std::string text) {
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+/// A tokeniser, a template or a configuration: a result without it is not the model that it was.
+bool is_needed(const std::string& name) {
+  static const std::set<std::string, std::less<>> names{"generation_config.json",
+                                                        "special_tokens_map.json",
+                                                        "added_tokens.json",
+                                                        "preprocessor_config.json",
+                                                        "processor_config.json",
+                                                        "vocab.json",
+                                                        "vocab.txt",
+                                                        "vocab.bpe",
+                                                        "merges.txt",
+                                                        "encoder.json",
+                                                        "tekken.json"};
+  const std::string ending = fs::path(name).extension().string();
+  return names.contains(name) || name.starts_with("tokenizer") || name.starts_with("chat_template") ||
+         ending == ".model" || ending == ".spm" || ending == ".tiktoken" || ending == ".jinja";
+}
+
+bool is_licence(const std::string& name) {
+  for (const char* begin : {"license", "licence", "notice", "use_policy", "copying", "copyright"})
+    if (lower(name).starts_with(begin)) return true;
+  return false;
+}
+
+/// Endings of text; a name may have none (README), but then the content decides alone.
+bool is_named_as_text(const std::string& name) {
+  static const std::set<std::string, std::less<>> endings{"",     ".txt",  ".md",   ".rst", ".json", ".jsonl", ".jinja",
+                                                          ".py",  ".yaml", ".toml", ".cfg", ".yml",  ".ini",   ".csv",
+                                                          ".tsv", ".bib",  ".cff",  ".tex", ".adoc", ".org"};
+  return endings.contains(lower(fs::path(name).extension().string()));
+}
+
+/// The parts of weights, listed; the weights themselves, should they be named after a tokeniser.
+bool is_named_as_weights(const std::string& name) {
+  for (const char* end : {".index.json", ".safetensors", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".onnx", ".npz"})
+    if (name.ends_with(end)) return true;
+  return false;
+}
+
+bool is_text(std::span<const std::byte> bytes) {
+  const TextCounts n = count_text(bytes);
+  return n.control == 0 && (n.broken == 0 || n.printable * 10 >= n.bytes * 9);
+}
+
+bool holds_result(const fs::path& folder) {
+  std::error_code ignored;
+  return fs::exists(folder / "report.json", ignored) && fs::exists(folder / "compressed", ignored) &&
+         fs::exists(folder / "adapter", ignored);
+}
+
+/// Names of the files that hold the model's own configuration and weights, and of a run's results.
+std::set<std::string> own_files(const fs::path& model) {
+  std::set<std::string> names{"config.json", "report.json", "compressed", "adapter", "model.safetensors.index.json"};
+  const fs::path single = model / "model.safetensors", index = model / "model.safetensors.index.json";
+  std::error_code ignored;
+  if (fs::exists(single, ignored)) {
+    names.insert("model.safetensors");
+  } else if (fs::exists(index, ignored)) {
+    const losa::io::MappedFile file(index.string());
+    for (const auto& [tensor, shard] : losa::detail::parse_shard_index(
+             {reinterpret_cast<const char*>(file.bytes().data()), file.size()}, index.string()))
+      names.insert(shard);
+  }
+  return names;
+}
+
+class Search {
+ public:
+  Search(const fs::path& model, const SideFileOptions& options) : own_(own_files(model)) {
+    std::error_code ignored;
+    for (const fs::path& folder : {options.out, options.own})
+      if (!folder.empty()) excluded_.push_back(fs::weakly_canonical(folder, ignored));
+    std::error_code error;
+    look_into(model, "", 0, error);
+    if (error) raise<losa::FileError>(model.string(), ": cannot be listed: ", error.message());
+  }
+
+  SideFiles result() {
+    std::map<std::string, std::vector<LeftOut>> by_folder;
+    SideFiles result{std::move(copied_), {}};
+    for (LeftOut& one : left_out_) {
+      const auto slash = one.name.find('/');
+      const bool inside = slash != one.name.npos && slash + 1 != one.name.size();
+      if (inside)
+        by_folder[one.name.substr(0, slash + 1)].push_back(std::move(one));
+      else
+        result.left_out.push_back(std::move(one));
+    }
+    for (auto& [folder, found] : by_folder) {
+      if (found.size() <= most_of_a_folder) {
+        std::ranges::move(found, std::back_inserter(result.left_out));
+        continue;
+      }
+      LeftOut all{folder, 0, 0, "holds what belongs to no model of this kind"};
+      for (const LeftOut& one : found) {
+        all.files += one.files;
+        all.bytes += one.bytes;
+      }
+      result.left_out.push_back(std::move(all));
+    }
+    std::ranges::sort(result.copied, {}, &SideFile::name);
+    std::ranges::sort(result.left_out, {}, &LeftOut::name);
+    return result;
+  }
+
+ private:
+  void look_into(const fs::path& folder, const std::string& prefix, int depth, std::error_code& error) {
+    for (fs::directory_iterator at(folder, error); !error && at != fs::directory_iterator(); at.increment(error)) {
+      const std::string name = prefix + at->path().filename().string();
+      if (depth == 0 && own_.contains(name)) continue;
+      std::error_code ignored;
+      const bool link = at->is_symlink(ignored);
+      const fs::file_status status = at->status(ignored);
+      if (fs::is_directory(status))
+        folder_found(at->path(), name, link, depth);
+      else if (fs::is_regular_file(status))
+        file_found(at->path(), name, depth);
+      else
+        leave(at->path(), name, depth,
+              link && !fs::exists(status) ? "is a link that leads nowhere" : "is no regular file");
+    }
+  }
+
+  void folder_found(const fs::path& path, const std::string& name, bool link, int depth) {
+    std::error_code ignored;
+    const fs::path canonical = fs::weakly_canonical(path, ignored);
+    if (std::ranges::find(excluded_, canonical) != excluded_.end() || holds_result(path)) return;
+    const auto leave_folder = [&](const std::string& why) { left_out_.push_back(counted(path, name, link, why)); };
+    if (link) return leave_folder("is a link to a folder");
+    if (path.filename().string().starts_with('.')) return leave_folder("is hidden");
+    if (depth == deepest) return leave_folder("lies too deep");
+    std::error_code error;
+    look_into(path, name + "/", depth + 1, error);
+    if (error) leave_folder("cannot be listed: " + error.message());
+  }
+
+  static LeftOut counted(const fs::path& folder, const std::string& name, bool link, std::string why) {
+    LeftOut one{name + "/", 0, 0, std::move(why)};
+    std::error_code error;
+    for (fs::recursive_directory_iterator at(folder, error);
+         !link && !error && at != fs::recursive_directory_iterator(); at.increment(error)) {
+      std::error_code ignored;
+      if (fs::symlink_status(at->path(), ignored).type() != fs::file_type::regular) continue;
+      ++one.files;
+      one.bytes += at->file_size(ignored);
+    }
+    return one;
+  }
+
+  /// What is no file. Throws losa::FileError in place of one that a result needs.
+  void leave(const fs::path& path, const std::string& name, int depth, const std::string& why) {
+    if (depth == 0 && is_needed(name))
+      raise<losa::FileError>(path.string(), ": ", why, "; mend or remove it: the result needs a copy");
+    left_out_.push_back({name, 1, 0, why});
+  }
+
+  void file_found(const fs::path& path, const std::string& name, int depth) {
+    std::error_code error;
+    const auto size = static_cast<std::size_t>(fs::file_size(path, error));
+    const auto leave_out = [&](std::string why) { left_out_.push_back({name, 1, error ? 0 : size, std::move(why)}); };
+    const std::string last = path.filename().string();
+    if (last.starts_with('.')) return leave_out("is hidden");
+    if (is_named_as_weights(last)) return leave_out("is named as weights");
+    const bool needed = depth == 0 && is_needed(last), by_name = needed || (depth == 0 && is_licence(last));
+    if (!by_name && !is_named_as_text(last)) return leave_out("is not named as text");
+    if (size > (by_name ? largest_by_name : small_file)) return leave_out("is too large");
+    try {
+      const losa::io::MappedFile file(path.string());
+      const std::string_view head(reinterpret_cast<const char*>(file.bytes().data()),
+                                  std::min<std::size_t>(file.size(), 64));
+      if (head.starts_with("version https://git-lfs.github.com/spec/")) return leave_out("is a Git LFS pointer");
+      if (!by_name && !is_text(file.bytes())) return leave_out("is no text");
+    } catch (const losa::FileError& unreadable) {
+      if (needed) throw;
+      return leave_out(std::string(unreadable.what()).substr(path.string().size() + 2));
+    }
+    copied_.push_back({name, size, path});
+  }
+
+  std::set<std::string> own_;
+  std::vector<fs::path> excluded_;
+  std::vector<SideFile> copied_;
+  std::vector<LeftOut> left_out_;
+};
+
+}  // namespace
+
+SideFiles find_side_files(const fs::path& model, const SideFileOptions& options) {
+  SideFiles found = Search(model, options).result();
+  // compressed/ of a result leaves large files to the directory above.
+  std::error_code error;
+  const fs::path canonical = fs::weakly_canonical(model, error);
+  if (canonical.filename() != "compressed" || !holds_result(canonical.parent_path())) return found;
+  for (SideFile& above : Search(canonical.parent_path(), options).result().copied)
+    if (above.bytes > small_file && above.name.find('/') == above.name.npos &&
+        std::ranges::find(found.copied, above.name, &SideFile::name) == found.copied.end())
+      found.copied.push_back(std::move(above));
+  std::ranges::sort(found.copied, {}, &SideFile::name);
+  return found;
+}
+
+void copy_side_files(const SideFiles& files, const fs::path& out, std::size_t most) {
+  std::vector<std::byte> piece(std::size_t{1} << 20);
+  for (const SideFile& one : files.copied) {
+    if (one.bytes > most) continue;
+    const losa::detail::FileHandle source = losa::detail::open_to_read(one.source.c_str());
+    if (!source)
+      raise<losa::FileError>(one.source.string(), ": cannot open for reading: ", losa::detail::errno_text(errno));
+    const fs::path target = out / one.name;
+    std::error_code error;
+    fs::create_directories(target.parent_path(), error);
+    if (error) raise<losa::FileError>(target.parent_path().string(), ": cannot be made: ", error.message());
+    losa::io::AtomicFile copy(target.string());
+    for (;;) {
+      const ssize_t n = losa::detail::uninterrupted([&] { return ::read(source.get(), piece.data(), piece.size()); });
+      if (n < 0) raise<losa::FileError>(one.source.string(), ": cannot be read: ", losa::detail::errno_text(errno));
+      if (n == 0) break;
+      copy.write(std::span(piece).first(static_cast<std::size_t>(n)));
+    }
+    copy.commit();
+  }
+}
+
+}  // namespace llama
