@@ -320,7 +320,7 @@ void run_adapt(const AdaptArguments& a) {
     losa::detail::raise<losa::RangeError>("--hold-out ", a.hold_out, ": leaves ", held,
                                           " tokens, fewer than one sequence of ", a.context);
 
-  losa::ThreadPool pool(a.common.threads);
+  Threads pool(a.common);
   RunDirectory directory(a.out, a.resume);
   if (directory.complete()) {
     std::ifstream file(directory.report());
@@ -335,7 +335,7 @@ void run_adapt(const AdaptArguments& a) {
     write_json(a.common, report);
     return;
   }
-  const bool park = a.memory == "block" || (a.memory == "auto" && linear_bytes(config) > machine_memory() / 4);
+  const bool park = a.memory == "block" || (a.memory == "auto" && linear_bytes(config) > losa::usable_memory() / 4);
   const llama::AdaptEngineOptions engine_options{.calibration_sequences = a.calibration_sequences,
                                                  .calibration_context = a.calibration_context,
                                                  .batch = a.batch,
@@ -346,6 +346,7 @@ void run_adapt(const AdaptArguments& a) {
                                                  .scratch = park ? directory.scratch().string() : std::string()};
   if (park) note_unmapped_scratch(directory.scratch().string());
   llama::AdaptEngine<A> engine(a.model, tokens, tokens, engine_options, pool);
+  pool.begin_work();
   const InputZeros input = input_zeros(engine);
   tell(input, a);
 
@@ -460,7 +461,7 @@ void run_adapt(const AdaptArguments& a) {
   log.seconds["write"] += std::chrono::duration<double>(Clock::now() - writing).count();
   Json seconds;
   for (const auto& [phase, value] : log.seconds) seconds[phase] = value;
-  report["run"] = {{"command", a.command}, {"backend", losa::backend_name()},    {"threads", a.common.threads},
+  report["run"] = {{"command", a.command}, {"backend", losa::backend_name()},    {"threads", pool.concurrency()},
                    {"seconds", seconds},   {"peak_memory_bytes", peak_memory()}, {"resumes", log.resumes}};
   add_side_files(report["run"], files->side_files());
   if (log.damping.raised != 0)
@@ -551,9 +552,10 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
       "the model's zeros stay zeros, whatever pruned it; more may be added (default: where the file stores a mask)");
   sub->add_flag_callback(
       "--no-keep-mask", [a] { a->keep_mask = false; }, "let the model's zeros move, stored masks or not");
-  sub->add_option("--memory", a->memory,
-                  "weights in memory: all, one block at a time (the rest waits in files under --out), or auto, which "
-                  "takes a block at a time for a model above a quarter of the memory")
+  sub->add_option(
+         "--memory", a->memory,
+         "weights in memory: all, one block at a time (the rest waits in files under --out), or auto, which "
+         "takes a block at a time for a model above a quarter of the memory (the machine's or the container's)")
       ->check(CLI::IsMember({"auto", "all", "block"}))
       ->capture_default_str();
   sub->add_option(

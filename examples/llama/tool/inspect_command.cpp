@@ -55,10 +55,11 @@ std::string token_words(const llama::Config& config) {
 }
 
 void run_inspect(const InspectArguments& a) {
-  losa::ThreadPool pool(a.common.threads);
+  Threads pool(a.common);
   const llama::Config config = llama::read_config(a.model);
   note_unmapped(a.model);
   const std::vector<llama::LinearSummary> tensors = llama::inspect(a.model, pool);
+  pool.begin_work();
   const auto ranks = ranks_of(a.model);
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   std::size_t weights = 0;
