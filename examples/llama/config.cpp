@@ -260,10 +260,11 @@ Json parse_object(std::string_view text_of_file, std::string_view where) {
   return json;
 }
 
+// What the object does not say stays as it was.
 void read_special_tokens(const Reader& r, Config& c) {
-  c.ends = r.ids("eos_token_id", c.vocabulary, true);
-  c.begin = r.id("bos_token_id", c.vocabulary);
-  c.pad = r.id("pad_token_id", c.vocabulary);
+  if (r.find("eos_token_id") != nullptr) c.ends = r.ids("eos_token_id", c.vocabulary, true);
+  if (r.find("bos_token_id") != nullptr) c.begin = r.id("bos_token_id", c.vocabulary);
+  if (r.find("pad_token_id") != nullptr) c.pad = r.id("pad_token_id", c.vocabulary);
 }
 
 std::string_view text_of(const losa::io::MappedFile& file) {

@@ -84,10 +84,10 @@ std::string block_tensor(std::size_t block, std::string_view name);
 /// quantisation that this engine does not compute).
 Config parse_config(std::string_view text, std::string_view where = "config.json");
 
-/// Takes the tokens of a generation_config.json over those of config.json. As in transformers, where that file exists
-/// it speaks alone: a field that it lacks is unset, whatever config.json says. How to sample (temperature, top_k, the
-/// longest text) is not read: that is the caller's to say.
-/// Throws losa::FileError (no JSON object, an id that is no whole number).
+/// Takes the tokens of a generation_config.json over those of config.json; what it does not say stays. (In transformers
+/// 5.24 that file speaks alone, and a model whose end stands in config.json only would not stop.) How to sample
+/// (temperature, top_k, the longest text) is not read: that is the caller's to say. Throws losa::FileError (no JSON
+/// object, an id that is no whole number).
 void parse_generation_config(std::string_view text, Config& config, std::string_view where = "generation_config.json");
 
 /// parse_config of directory/config.json, and parse_generation_config where there is such a file. Throws

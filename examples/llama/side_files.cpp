@@ -30,6 +30,8 @@ namespace {
 constexpr std::size_t largest_by_name = 128'000'000;
 constexpr int deepest = 16;                   // levels of folders
 constexpr std::size_t most_of_a_folder = 20;  // that are named one by one
+// A folder with more texts (another project's sources, a virtual environment) is none of the model's.
+constexpr std::size_t most_texts_of_a_folder = 50;
 
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
@@ -80,6 +82,27 @@ bool is_text(std::span<const std::byte> bytes) {
   return n.control == 0 && (n.broken == 0 || n.printable * 10 >= n.bytes * 9);
 }
 
+/// "notes/" of "notes/more/text.txt"; empty for what lies in no folder.
+std::string top_folder(const std::string& name) {
+  const auto slash = name.find('/');
+  return slash == name.npos ? std::string() : name.substr(0, slash + 1);
+}
+
+/// Reads as many bytes as there is room for, or the whole file. Empty, or why it cannot be read. (Of a mapped file, a
+/// damaged place would end the program.)
+std::string read_start(const fs::path& path, std::vector<std::byte>& into) {
+  const losa::detail::FileHandle file = losa::detail::open_to_read(path.c_str());
+  if (!file) return "cannot open for reading: " + losa::detail::errno_text(errno);
+  for (std::size_t done = 0; done < into.size();) {
+    const ssize_t n =
+        losa::detail::uninterrupted([&] { return ::read(file.get(), into.data() + done, into.size() - done); });
+    if (n < 0) return "cannot be read: " + losa::detail::errno_text(errno);
+    if (n == 0) into.resize(done);
+    done += static_cast<std::size_t>(n);
+  }
+  return {};
+}
+
 bool holds_result(const fs::path& folder) {
   std::error_code ignored;
   return fs::exists(folder / "report.json", ignored) && fs::exists(folder / "compressed", ignored) &&
@@ -115,14 +138,17 @@ class Search {
 
   SideFiles result() {
     std::map<std::string, std::vector<LeftOut>> by_folder;
-    SideFiles result{std::move(copied_), {}};
-    for (LeftOut& one : left_out_) {
-      const auto slash = one.name.find('/');
-      const bool inside = slash != one.name.npos && slash + 1 != one.name.size();
-      if (inside)
-        by_folder[one.name.substr(0, slash + 1)].push_back(std::move(one));
+    SideFiles result;
+    for (SideFile& one : copied_) {
+      const std::string folder = top_folder(one.name);
+      if (!folder.empty() && texts_[folder] > most_texts_of_a_folder)
+        by_folder[folder].push_back({one.name, 1, one.bytes, "is one of many"});
       else
-        result.left_out.push_back(std::move(one));
+        result.copied.push_back(std::move(one));
+    }
+    for (LeftOut& one : left_out_) {
+      const std::string folder = top_folder(one.name);
+      (folder.empty() || folder == one.name ? result.left_out : by_folder[folder]).push_back(std::move(one));
     }
     for (auto& [folder, found] : by_folder) {
       if (found.size() <= most_of_a_folder) {
@@ -202,16 +228,16 @@ class Search {
     const bool needed = depth == 0 && is_needed(last), by_name = needed || (depth == 0 && is_licence(last));
     if (!by_name && !is_named_as_text(last)) return leave_out("is not named as text");
     if (size > (by_name ? largest_by_name : small_file)) return leave_out("is too large");
-    try {
-      const losa::io::MappedFile file(path.string());
-      const std::string_view head(reinterpret_cast<const char*>(file.bytes().data()),
-                                  std::min<std::size_t>(file.size(), 64));
-      if (head.starts_with("version https://git-lfs.github.com/spec/")) return leave_out("is a Git LFS pointer");
-      if (!by_name && !is_text(file.bytes())) return leave_out("is no text");
-    } catch (const losa::FileError& unreadable) {
-      if (needed) throw;
-      return leave_out(std::string(unreadable.what()).substr(path.string().size() + 2));
+    const std::string folder = top_folder(name);
+    if (!folder.empty() && ++texts_[folder] > most_texts_of_a_folder) return leave_out("is one of many");
+    std::vector<std::byte> start(by_name ? std::min<std::size_t>(size, 64) : size);
+    if (const std::string reason = read_start(path, start); !reason.empty()) {
+      if (needed) raise<losa::FileError>(path.string(), ": ", reason);
+      return leave_out(reason);
     }
+    const std::string_view head(reinterpret_cast<const char*>(start.data()), start.size());
+    if (head.starts_with("version https://git-lfs.github.com/spec/")) return leave_out("is a Git LFS pointer");
+    if (!by_name && !is_text(start)) return leave_out("is no text");
     copied_.push_back({name, size, path});
   }
 
@@ -219,6 +245,7 @@ class Search {
   std::vector<fs::path> excluded_;
   std::vector<SideFile> copied_;
   std::vector<LeftOut> left_out_;
+  std::map<std::string, std::size_t> texts_;  // by folder in the model's
 };
 
 }  // namespace

@@ -144,16 +144,20 @@ TEST_CASE("side files: hidden files and folders are counted, full folders named 
   model.add(".cache/huggingface/download/tokenizer.json.metadata", "x");
   for (int i = 0; i < 30; ++i) model.add("runs/event." + std::to_string(i), "xy");
   for (int i = 0; i < 3; ++i) model.add("onnx/part." + std::to_string(i), "xy");
+  for (int i = 0; i < 60; ++i) model.add("venv/lib/" + std::to_string(i) + ".py", "xyz");
+  for (int i = 0; i < 50; ++i) model.add("notes/" + std::to_string(i) + ".txt", "xyz");
   const SideFiles files = model.find();
-  CHECK(copied(files) == "");
   CHECK(left(files) ==
-        joined({".cache/", ".git/", ".gitattributes", "onnx/part.0", "onnx/part.1", "onnx/part.2", "runs/"}));
+        joined({".cache/", ".git/", ".gitattributes", "onnx/part.0", "onnx/part.1", "onnx/part.2", "runs/", "venv/"}));
   const LeftOut& git = files.left_out[1];
   CHECK(git.files == 2);
   CHECK(git.bytes == 7);
-  const LeftOut& runs = files.left_out.back();
+  CHECK(files.copied.size() == 50);
+  const LeftOut& runs = *std::ranges::find(files.left_out, "runs/", &LeftOut::name);
   CHECK(runs.files == 30);
   CHECK(runs.bytes == 60);
+  CHECK(files.left_out.back().files == 60);
+  CHECK(files.left_out.back().bytes == 180);
 }
 
 TEST_CASE("side files: the model's own files and results of runs are passed over in silence") {

@@ -450,7 +450,9 @@ void run_adapt(const AdaptArguments& a) {
   Json report = report_json(engine, run.report());
   report["arguments"] = arguments_json(a);
   report["input"] = {{"masks_kept", input.layers}, {"zeros_kept", input.zeros}, {"sparse_without_mask", input.loose}};
-  for (const char* name : {"model", "train"}) report["arguments"][name] = Json::parse(print)[name];
+  const Json started = Json::parse(print);  // perhaps by a command that spelled the names in another way
+  for (const char* name : {"model", "train"})
+    if (started.contains(name)) report["arguments"][name] = started[name];
   report["fingerprint"] = print;
   if (held_out.size() != 0) {
     const std::size_t sequences = std::min(hold_out_sequences, held_out.size() / a.context);

@@ -112,7 +112,7 @@ void add_generate(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("generate", "Text from a model, greedy or drawn at a temperature");
   sub->footer(
       "Text ends with the first eos_token_id, which is written too, or after --tokens. The ids are those of\n"
-      "generation_config.json where the model has that file, else of config.json (losa-llama inspect shows them).\n"
+      "generation_config.json, or of config.json where it has none (losa-llama inspect shows them).\n"
       "Nothing else is taken from it: the temperature, top_k or max_length that it may hold are for you to say.\n"
       "Examples:\n"
       "  losa-llama generate --model tiny-70 --prompt 'She had been ' --tokens 200 --temperature 0.7 --seed 1\n"

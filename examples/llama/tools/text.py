@@ -6,8 +6,8 @@
     python text.py decode --model MODEL 504,4626                prints The river
     python text.py choices --model MODEL questions.jsonl --out ids.jsonl
 
-`generate` hands options that it does not know on to losa-llama. Pruned directories hold no tokeniser: name the one of
-the model that they come from with --tokenizer. Needs the Python package tokenizers (cmake/setup.sh --with-smollm2).
+`generate` hands options that it does not know on to losa-llama. For compressed/ of a result, the tokeniser may lie in
+the directory above; for a model without one, name one with --tokenizer. Needs the Python package tokenizers (cmake/setup.sh --with-smollm2).
 """
 import argparse
 import array
@@ -25,7 +25,11 @@ def load_tokenizer(path):
     except ImportError:
         sys.exit("text: the Python package tokenizers is missing; cmake/setup.sh --with-smollm2 installs it")
     path = pathlib.Path(path)
-    path = path / "tokenizer.json" if path.is_dir() else path
+    if path.is_dir():
+        above = path.resolve().parent / "tokenizer.json"  # what is large is there once, for both forms of a result
+        path = path / "tokenizer.json"
+        if not path.is_file() and path.resolve().parent.name == "compressed" and above.is_file():
+            path = above
     if not path.is_file():
         sys.exit(f"text: there is no {path}; name a tokeniser with --tokenizer")
     try:
