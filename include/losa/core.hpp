@@ -7,6 +7,7 @@
 #include <losa/core/executor.hpp>
 #include <losa/core/finite.hpp>
 #include <losa/core/mask.hpp>
+#include <losa/core/opaque.hpp>
 #include <losa/core/pattern.hpp>
 #include <losa/core/product_f64.hpp>
 #include <losa/core/progress.hpp>

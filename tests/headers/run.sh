@@ -6,6 +6,7 @@
 #   hosts          they compile after C headers in GNU mode, and use no name that C headers define as a macro
 #   no_exceptions  core and gemm work under -fno-exceptions -fno-rtti
 #   odr            two translation units that include everything link and run, also with other -m flags
+#   fast_math      NaN and Inf are refused in a unit compiled with -ffast-math, by g++ and the newest clang that is here
 #   time           compile time of losa/gemm.hpp and losa/losa.hpp
 #   newest         headers against the newest Eigen and xsimd that PyPI carries (network)
 set -euo pipefail
@@ -160,6 +161,35 @@ check_odr() {
   echo "headers: two units that include everything link and run, other -m flags and either order included"
 }
 
+newest_clang() {
+  local found
+  found=$(ls /usr/bin/clang++-[0-9]* 2>/dev/null | sort -V | tail -n 1)
+  echo "${found:-clang++}"
+}
+
+# clang 17 was the first to believe of floats what -ffast-math promises.
+fast_math_with() {  # fast_math_with NAME FLAGS COMPILER
+  $3 -std=c++20 -ffast-math $2 -w -DLOSA_EXTERN_KERNELS -I include $installed -c "$here/fast_math.cpp" -o "$work/fast_math/$1.o" || return 1
+  g++ "$work/fast_math/$1.o" "$work/fast_math/kernels.o" -o "$work/fast_math/$1" -pthread || return 1
+  mkdir -p "$work/fast_math/$1.files"
+  (cd "$work/fast_math/$1.files" && "../$1") || fail "fast_math: $3 $2: see above"
+}
+
+check_fast_math() {
+  local clang job jobs=()
+  if grep -rnE '\b(isfinite|isnan|isinf|isnormal|fpclassify|infinity\(\)|quiet_NaN\(\))' include | grep -vE ':[0-9]+: *//'; then
+    fail "fast_math: compilers fold these; ask with losa/core/finite.hpp"
+  fi
+  clang=$(newest_clang)
+  mkdir -p "$work/fast_math"
+  printf '#include <losa/gemm.hpp>\n#include <losa/gemm/kernels.hpp>\n' >"$work/fast_math/kernels.cpp"
+  g++ $flags $installed -DLOSA_EXTERN_KERNELS -c "$work/fast_math/kernels.cpp" -o "$work/fast_math/kernels.o"
+  fast_math_with clang "-O3 -DWITH_ADAPTATION" "$clang" & jobs+=($!)
+  fast_math_with gcc -O2 g++ & jobs+=($!)
+  for job in "${jobs[@]}"; do wait "$job" || exit 1; done
+  echo "headers: NaN and Inf are refused under -ffast-math, g++ and $("$clang" --version | head -n 1)"
+}
+
 # One compilation's user time in seconds.
 compile_seconds() {
   local TIMEFORMAT=%U
@@ -219,5 +249,5 @@ check_newest() {
   echo "headers: $(wc -w <<<"$users") headers compile with $versions"
 }
 
-[ $# -gt 0 ] || set -- graph alone inline hosts no_exceptions odr time newest
+[ $# -gt 0 ] || set -- graph alone inline hosts no_exceptions odr fast_math time newest
 for check in "$@"; do "check_$check"; done

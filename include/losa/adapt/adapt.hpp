@@ -110,7 +110,7 @@ class Adaptation {
 
   void check() const {
     if (options_.steps == 0) detail::raise<RangeError>("adapt: steps must be at least 1, got 0");
-    if (!(options_.sparsity >= 0 && options_.sparsity < 1))
+    if (!(detail::is_finite(options_.sparsity) && options_.sparsity >= 0 && options_.sparsity < 1))
       detail::raise<RangeError>("adapt: sparsity must be in [0, 1), got ", options_.sparsity);
     if (layers_.empty()) detail::raise<RangeError>("adapt: the engine has no linear layer to prune");
     for (const A_linear* layer : layers_) {

@@ -13,6 +13,7 @@
 #include <cstddef>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 
 namespace losa::inline v0 {
 
@@ -43,10 +44,10 @@ struct Cubic {
 
 /// S_t of a schedule, in [0, final]. Throws RangeError unless 1 ≤ t ≤ T and 0 ≤ final < 1.
 template <Schedule ScheduleType>
-double scheduled_sparsity(const ScheduleType& schedule, std::size_t step, std::size_t steps, double final) {
+double scheduled_sparsity(const ScheduleType& schedule, std::size_t step, std::size_t steps, const double& final) {
   if (step < 1 || step > steps)
     detail::raise<RangeError>("scheduled_sparsity: step must be in [1, ", steps, "], got ", step);
-  if (!(final >= 0.0 && final < 1.0))
+  if (!(detail::is_finite(final) && final >= 0.0 && final < 1.0))
     detail::raise<RangeError>("scheduled_sparsity: final sparsity must be in [0, 1), got ", final);
   if (step == steps) return final;
   return std::clamp(static_cast<double>(schedule(step, steps, final)), 0.0, final);

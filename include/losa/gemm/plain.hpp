@@ -22,7 +22,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
+#include <cstring>
 #include <span>
 #include <string_view>
 #include <type_traits>
@@ -259,8 +259,8 @@ inline void sample(const float* g, std::size_t g_stride, const float* x, std::si
 inline std::size_t reserve(const Weights& weights, std::size_t tokens) {
   std::vector<float> x(tokens * weights.cols());
   std::vector<float> y(tokens * weights.rows());
-  for (bool finite : {true, false}) {  // integers keep activations that are not finite in float
-    std::fill(x.begin(), x.end(), finite ? 0.0f : std::numeric_limits<float>::infinity());
+  for (std::uint32_t bits : {0u, 0x7f800000u}) {  // 0 and infinity: integers keep what is not finite in float
+    for (float& value : x) std::memcpy(&value, &bits, sizeof value);
     for (std::size_t t = 1; t <= tokens; t = t < tokens ? std::min(2 * t, tokens) : t + 1)
       multiply(weights, x.data(), t, weights.cols(), y.data(), weights.rows());
   }

@@ -14,6 +14,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <span>
@@ -24,6 +25,7 @@
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
 #include <losa/core/finite.hpp>
+#include <losa/core/opaque.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/packed_matrix.hpp>
@@ -65,7 +67,7 @@ class QuantizedMatrix {
         for (std::size_t k = 0; k < n; ++k) largest[scale] = std::max(largest[scale], magnitude(values[k]));
       });
     });
-    for (std::size_t i = 0; i < largest.size(); ++i) choose_scale(std::bit_cast<float>(largest[i]), scales_.data()[i]);
+    for (std::size_t i = 0; i < largest.size(); ++i) choose_scale(largest[i], scales_.data()[i]);
     executor.parallel_for(structure_->row_blocks, [&](std::size_t b) { store(packed, b); });
   }
 
@@ -81,7 +83,7 @@ class QuantizedMatrix {
       detail::raise<ShapeError>("QuantizedMatrix: the mask needs ", matrix.values_.size(), " bytes of integers and ",
                                 matrix.scales_.size(), " scales, got ", integers.size(), " and ", scales.size());
     for (Scale scale : scales)
-      if (!(widen(scale) >= 0 && detail::is_finite(widen(scale))))
+      if (!(detail::is_finite(scale) && widen(scale) >= 0))
         detail::raise<NumericError>("QuantizedMatrix: a scale is ", widen(scale));
     std::ranges::copy(integers, matrix.values_.data());
     std::ranges::copy(scales, matrix.scales_.data());
@@ -153,12 +155,23 @@ class QuantizedMatrix {
   }
 
   template <Storage Element>
-  static std::uint32_t magnitude(Element value) noexcept {
-    return std::bit_cast<std::uint32_t>(static_cast<float>(widen(value))) & 0x7fffffffu;
+  static std::uint32_t magnitude(const Element& value) noexcept {
+    std::uint32_t bits;
+    if constexpr (std::same_as<Element, float>) {
+      std::memcpy(&bits, &value, sizeof bits);
+    } else if constexpr (std::same_as<Element, bf16>) {
+      bits = std::uint32_t{value.bits} << 16;
+    } else {
+      bits = detail::opaque_bits<std::uint32_t>(static_cast<float>(widen(value)));
+    }
+    return bits & 0x7fffffffu;
   }
 
-  static void choose_scale(float largest, Scale& scale) {
-    if (!detail::is_finite(largest)) detail::raise<NumericError>("quantize: a value is ", largest);
+  /// `magnitude` is the largest of what shares the scale, as bits.
+  static void choose_scale(std::uint32_t magnitude, Scale& scale) {
+    if (magnitude > 0x7f800000u) detail::raise<NumericError>("quantize: a value is nan");
+    if (magnitude == 0x7f800000u) detail::raise<NumericError>("quantize: a value is inf");
+    const auto largest = std::bit_cast<float>(magnitude);
     scale = narrow<Scale>(largest == 0.0f ? 1.0f : largest / IntegerType::largest);
     // Rounded up, so that the largest value has an integer.
     if constexpr (per_row) {
@@ -166,7 +179,7 @@ class QuantizedMatrix {
     } else {
       while (widen(scale) * IntegerType::largest < largest) ++scale.bits;
     }
-    if (!detail::is_finite(widen(scale)))
+    if (!detail::is_finite(scale))
       detail::raise<NumericError>("quantize: ", largest, " is too large for a scale in f16");
   }
 

@@ -170,11 +170,10 @@ PackedMatrix<Element> read_compressed(const CompressedWeight& weight, bool check
   if (values.dtype != dtype_of<Element>())
     detail::raise_tensor(values, "dtype must be ", name(dtype_of<Element>()), ", got ", values.dtype_name);
   if (check_finite)
-    for (std::size_t i = 0; i < weight.kept; ++i) {
-      Element value;
-      std::memcpy(&value, values.bytes.data() + i * sizeof(Element), sizeof(Element));
-      if (!detail::is_finite(widen(value))) detail::raise_tensor(values, "NaN or Inf at [", i, "]");
-    }
+    if (const std::size_t finite =
+            detail::count_below<Element>(values.bytes.data(), weight.kept, detail::infinity_bits<Element>);
+        finite != weight.kept)
+      detail::raise_tensor(values, "NaN or Inf at [", finite, "]");
   return PackedMatrix<Element>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes, values.bytes);
 }
 template <Storage Element, TensorSource Source>

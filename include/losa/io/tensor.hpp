@@ -98,28 +98,38 @@ inline std::string index_text(const io::Tensor& tensor, std::size_t element) {
   return shape_text(indices);
 }
 
+/// Raises FileError for an element that is no finite float.
+template <Storage Element>
+[[__noreturn__]] void raise_not_finite(const io::Tensor& tensor, std::size_t element) {
+  StoredBits<Element> bits;
+  std::memcpy(&bits, tensor.bytes.data() + element * sizeof bits, sizeof bits);
+  const StoredBits<Element> magnitude = magnitude_bits(bits);
+  raise_tensor(tensor,
+               magnitude > infinity_bits<Element> ? "NaN"
+               : magnitude == bits                ? "Inf"
+                                                  : "-Inf",
+               " at ", index_text(tensor, element));
+}
+
 /// Elements [first, first + out.size()) of a tensor whose values are stored as Element, widened to float.
 template <Storage Element>
 void widen_range(const io::Tensor& tensor, std::size_t first, std::span<float> out, bool check_finite) {
   constexpr std::size_t chunk = 1024;  // keeps the copy in the first-level cache
+  constexpr StoredBits<Element> limit = [] {
+    if constexpr (std::same_as<Element, double>)
+      return double_past_floats;
+    else
+      return infinity_bits<Element>;
+  }();
   Element stored[chunk];
   for (std::size_t begin = 0; begin < out.size(); begin += chunk) {
     const std::size_t n = std::min(chunk, out.size() - begin);
-    std::memcpy(stored, tensor.bytes.data() + (first + begin) * sizeof(Element), n * sizeof(Element));
-    bool all_finite = true;
-    for (std::size_t i = 0; i < n; ++i) {
-      const auto value = static_cast<float>(widen(stored[i]));
-      out[begin + i] = value;
-      all_finite &= is_finite(value);
-    }
-    if (check_finite && !all_finite)
-      for (std::size_t i = 0; i < n; ++i)
-        if (const float value = out[begin + i]; !is_finite(value))
-          raise_tensor(tensor,
-                       is_nan(value) ? "NaN"
-                       : value > 0   ? "Inf"
-                                     : "-Inf",
-                       " at ", index_text(tensor, first + begin + i));
+    const std::byte* const bytes = tensor.bytes.data() + (first + begin) * sizeof(Element);
+    if (check_finite)
+      if (const std::size_t finite = count_below<Element>(bytes, n, limit); finite != n)
+        raise_not_finite<Element>(tensor, first + begin + finite);
+    std::memcpy(stored, bytes, n * sizeof(Element));
+    for (std::size_t i = 0; i < n; ++i) out[begin + i] = static_cast<float>(widen(stored[i]));
   }
 }
 

@@ -154,7 +154,7 @@ class TriangularInverse {
     for (std::size_t t = strip_width; t-- > 0;) {
       double* row = a + t * strip_width;
       const double pivot = row[t];
-      if (first + t < matrix_.size() && !(pivot > rounding * diagonal_[first + t] && detail::is_finite(pivot)))
+      if (first + t < matrix_.size() && !(detail::is_finite(pivot) && pivot > rounding * diagonal_[first + t]))
         return false;
       const double root = std::sqrt(pivot);
       for (std::size_t i = 0; i < t; ++i) row[i] /= root;
