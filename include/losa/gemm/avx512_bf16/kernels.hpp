@@ -42,7 +42,8 @@ LOSA_AVX512 inline __m256 multiply_pairs(__m256 sum, __m256i a, __m256i b) noexc
 
 /// 16 floats rounded to nearest even, as 16-bit integers in 32-bit lanes. A NaN stays one.
 LOSA_AVX512 inline __m512i round_to_bf16(__m512 v) noexcept {
-  const __m512i x = _mm512_castps_si512(v);
+  __m512i x = _mm512_castps_si512(v);
+  __asm__("" : "+v"(x));  // or the test for NaN is folded under -ffast-math (core/opaque.hpp)
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   const __mmask16 nan =
