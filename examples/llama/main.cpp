@@ -7,23 +7,50 @@
 #include <iostream>
 #include <losa/version.hpp>
 #include <new>
+#include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "tool/common.hpp"
 
 namespace {
 
-/// One line on standard error, whatever the message held: names out of files must not steer a terminal.
-int fail(int code, std::string message) {
+/// One line on standard error, whatever the message held: names out of files must not steer a terminal. Takes no
+/// memory, as there may be none.
+int fail(int code, std::string_view message) {
+  char line[1024];
+  std::size_t n = 0;
+  const auto put = [&](char c) {
+    if (n == sizeof line) {
+      std::fwrite(line, 1, n, stderr);
+      n = 0;
+    }
+    line[n++] = c;
+  };
+  for (const char c : std::string_view("losa-llama: ")) put(c);
   for (std::size_t i = 0; i < message.size(); ++i) {
     const auto c = static_cast<unsigned char>(message[i]);
     // U+0080 to U+009F, which UTF-8 writes as C2 80 to C2 9F, steer as bytes below the space do.
-    if (c == 0xc2 && i + 1 < message.size() && static_cast<unsigned char>(message[i + 1]) < 0xa0)
-      message[i] = message[i + 1] = ' ';
-    if (c < ' ' || c == 127) message[i] = ' ';
+    if (c == 0xc2 && i + 1 < message.size() && static_cast<unsigned char>(message[i + 1]) < 0xa0) {
+      put(' ');
+      put(' ');
+      ++i;
+    } else {
+      put(c < ' ' || c == 127 ? ' ' : message[i]);
+    }
   }
-  std::fprintf(stderr, "losa-llama: %s\n", message.c_str());
+  put('\n');
+  std::fwrite(line, 1, n, stderr);
   return code;
+}
+
+int out_of_memory() {
+  char text[192];
+  const std::string held = tool::bytes_text(static_cast<double>(tool::peak_memory()));
+  std::snprintf(text, sizeof text,
+                "not enough memory: %s were held when more was asked for; smaller --batch and --context need less",
+                held.c_str());
+  return fail(1, text);
 }
 
 /// A word that stands where a sub-command should, told by name.
@@ -33,9 +60,8 @@ std::string no_command(const CLI::App& app, const CLI::ParseError& error) {
   return (rest[0].starts_with('-') ? "unknown option " : "unknown command ") + rest[0];
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
+  tool::spare_address_space();
   std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` is then an error like any other
   CLI::App app(
       "Makes a Llama-architecture language model sparse, wins back its quality with adapters trained under the "
@@ -69,9 +95,20 @@ int main(int argc, char** argv) {
   } catch (const tool::Stopped& stopped) {
     return fail(stopped.code, stopped.what());
   } catch (const std::bad_alloc&) {
-    return fail(1, "not enough memory: " + tool::bytes_text(static_cast<double>(tool::peak_memory())) +
-                       " were held when more was asked for; smaller --batch and --context need less");
+    return out_of_memory();
+  } catch (const std::length_error&) {  // of a vector: more than any memory has
+    return out_of_memory();
   } catch (const std::exception& error) {
     return fail(1, error.what());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception&) {  // while an error was being told, or before anything was done
+    return fail(1, "not enough memory");
   }
 }

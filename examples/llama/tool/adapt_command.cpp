@@ -260,7 +260,7 @@ void run_adapt(const AdaptArguments& a) {
                                           " tokens, fewer than one sequence of ", a.context);
   tokens.resize(tokens.size() - held);
 
-  losa::ThreadPool pool(a.common.threads);
+  Threads pool(a.common);
   RunDirectory directory(a.out, a.resume);
   if (directory.complete()) {
     std::ifstream file(directory.report());
@@ -275,7 +275,7 @@ void run_adapt(const AdaptArguments& a) {
     write_json(a.common, report);
     return;
   }
-  const bool park = a.memory == "block" || (a.memory == "auto" && linear_bytes(config) > machine_memory() / 4);
+  const bool park = a.memory == "block" || (a.memory == "auto" && linear_bytes(config) > losa::usable_memory() / 4);
   const llama::AdaptEngineOptions engine_options{.calibration_sequences = a.calibration_sequences,
                                                  .calibration_context = a.calibration_context,
                                                  .batch = a.batch,
@@ -284,6 +284,7 @@ void run_adapt(const AdaptArguments& a) {
                                                  .skip = a.skip,
                                                  .scratch = park ? directory.scratch().string() : std::string()};
   llama::AdaptEngine<A> engine(a.model, tokens, tokens, engine_options, pool);
+  pool.begin_work();
 
   losa::AdaptOptions options;
   options.sparsity = *a.sparsity;
@@ -389,7 +390,7 @@ void run_adapt(const AdaptArguments& a) {
   log.seconds["write"] += std::chrono::duration<double>(Clock::now() - writing).count();
   Json seconds;
   for (const auto& [phase, value] : log.seconds) seconds[phase] = value;
-  report["run"] = {{"command", a.command}, {"backend", losa::backend_name()},    {"threads", a.common.threads},
+  report["run"] = {{"command", a.command}, {"backend", losa::backend_name()},    {"threads", pool.concurrency()},
                    {"seconds", seconds},   {"peak_memory_bytes", peak_memory()}, {"resumes", log.resumes}};
   if (log.damping.raised != 0)
     report["run"]["damping"] = {{"layers_raised", log.damping.raised}, {"largest", log.damping.largest}};
@@ -471,9 +472,10 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
          "sequences")
       ->capture_default_str();
   sub->add_option("--skip", a->skip, "regular expression: layers to leave alone (model.layers.0.mlp.down_proj)");
-  sub->add_option("--memory", a->memory,
-                  "weights in memory: all, one block at a time (the rest waits in files under --out), or auto, which "
-                  "takes a block at a time for a model above a quarter of the memory")
+  sub->add_option(
+         "--memory", a->memory,
+         "weights in memory: all, one block at a time (the rest waits in files under --out), or auto, which "
+         "takes a block at a time for a model above a quarter of the memory (the machine's or the container's)")
       ->check(CLI::IsMember({"auto", "all", "block"}))
       ->capture_default_str();
   sub->add_option(

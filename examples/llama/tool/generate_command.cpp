@@ -46,7 +46,7 @@ void run_generate(const GenerateArguments& a) {
     usage_error("give one of --prompt, --prompt-ids and --prompt-tokens");
   if (!(a.temperature >= 0 && std::isfinite(a.temperature)))
     usage_error("--temperature must be a finite number of at least 0, got ", a.temperature);
-  losa::ThreadPool pool(a.common.threads);
+  Threads pool(a.common);
   const llama::Config config = llama::read_config(a.model);
   const bool bytes = config.vocabulary <= 256;
   std::vector<llama::Token> prompt;
@@ -61,6 +61,7 @@ void run_generate(const GenerateArguments& a) {
     for (char c : a.prompt) prompt.push_back(static_cast<unsigned char>(c));
   }
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
+  pool.begin_work();
 
   const bool echo = !a.common.json_on_stdout();
   bool begun = false;  // nothing is printed before the prompt has proved to be one for this model

@@ -34,8 +34,9 @@ std::map<std::string, std::size_t> ranks_of(const std::string& directory) {
 }
 
 void run_inspect(const InspectArguments& a) {
-  losa::ThreadPool pool(a.common.threads);
+  Threads pool(a.common);
   const std::vector<llama::LinearSummary> tensors = llama::inspect(a.model, pool);
+  pool.begin_work();
   const auto ranks = ranks_of(a.model);
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   std::size_t weights = 0;
