@@ -126,8 +126,8 @@ template <class Visitor>
 void for_each_group(const std::string& root, std::string_view controller, Visitor&& visit) {
   const std::string groups = small_file(root + "/proc/self/cgroup");
   const std::string mounts = small_file(root + "/proc/self/mountinfo");
-  for (std::string_view lines = groups; !lines.empty();) {
-    std::string_view group = cut(lines, '\n');  // 4:cpu,cpuacct:/path, or 0::/path
+  for (std::string_view remaining = groups; !remaining.empty();) {
+    std::string_view group = cut(remaining, '\n');  // 4:cpu,cpuacct:/path, or 0::/path
     const std::string_view number = cut(group, ':');
     const std::string_view controllers = cut(group, ':');
     if (controller.empty() ? number != "0" || !controllers.empty() : !has_item(controllers, controller)) continue;
@@ -177,8 +177,8 @@ inline std::optional<std::size_t> group_memory(const std::string& root) {
     least.at_most(limit_in(group + "/memory.limit_in_bytes"));
     // Groups above the mount count here too.
     const std::string statistics = small_file(group + "/memory.stat");
-    for (std::string_view lines = statistics; !lines.empty();) {
-      std::string_view line = cut(lines, '\n');
+    for (std::string_view remaining = statistics; !remaining.empty();) {
+      std::string_view line = cut(remaining, '\n');
       if (cut(line, ' ') == "hierarchical_memory_limit") least.at_most(limit_number(line));
     }
   });
