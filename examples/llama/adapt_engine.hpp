@@ -37,6 +37,7 @@ struct AdaptEngineOptions {
   std::size_t context = 256;
   std::uint64_t seed = 0;  // of the batches' windows
   std::string skip = {};   // ECMAScript regular expression, searched in names like "model.layers.0.mlp.up_proj"
+  KeepMask keep_mask = KeepMask::stored;
   // Activations that wait from forward to backward, in bytes; those of earlier blocks are computed again, from the
   // block's input, with the same bits. The last block's are always kept.
   std::size_t activation_bytes = std::size_t{1} << 28;
@@ -65,7 +66,7 @@ class AdaptEngine {
         executor_(executor),
         rope_(config().head_dim, config().rope_theta, std::max(options.context, options.calibration_context),
               config().rope_scaling),
-        store_(checked(), options.skip, options.scratch, executor),
+        store_(checked(), options.skip, options.keep_mask, options.scratch, executor),
         // Adapters draw from streams that are numbered from 0.
         windows_(training_.size(), options.context, {.seed = options.seed, .stream = ~std::uint64_t{0}}) {
     if (!store_.parks()) {

@@ -4,6 +4,8 @@
 #include <cstddef>
 
 #if defined(LLAMA_USE_BLAS)
+#include "openblas.hpp"
+
 extern "C" {
 // The Fortran interface, which every BLAS has. Matrices are column-major.
 void sgemm_(const char* op_a, const char* op_b, const int* m, const int* n, const int* k, const float* alpha,
@@ -31,7 +33,8 @@ constexpr std::size_t serial_limit = std::size_t{1} << 16;
 
 #if defined(LLAMA_USE_BLAS)
 
-// Threads are our executor's business: a BLAS that has its own is told to use none.
+// Threads are our executor's business: a BLAS that has its own is told to use none. For OpenBLAS this comes too late to
+// keep it from starting them, see openblas.cpp; the others start theirs at their first product.
 void single_threaded() {
   static const bool done = [] {
     if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
@@ -64,6 +67,7 @@ Map<T> map(MatrixView<T> m) {
 void gemv(MatrixView<const float> w, const float* x, float keep, float* y) {
 #if defined(LLAMA_USE_BLAS)
   single_threaded();
+  const BlasCall call;
   const int in = narrow(w.cols), out = narrow(w.rows), stride = narrow(w.stride), one = 1;
   const float alpha = 1.0f;
   sgemv_("T", &in, &out, &alpha, w.data, &stride, x, &one, &keep, y, &one);
@@ -81,6 +85,7 @@ void gemm(Op op_a, Op op_b, float scale, MatrixView<const float> a, MatrixView<c
 #if defined(LLAMA_USE_BLAS)
   // Row-major c = a·b is column-major cᵀ = bᵀ·aᵀ.
   single_threaded();
+  const BlasCall call;
   const int m = narrow(c.cols), n = narrow(c.rows), k = narrow(op_a == Op::plain ? a.cols : a.rows);
   const int lda = narrow(std::max<std::size_t>(b.stride, 1)), ldb = narrow(std::max<std::size_t>(a.stride, 1)),
             ldc = narrow(c.stride);
@@ -141,6 +146,12 @@ void multiply_transposed(MatrixView<const float> g, MatrixView<const float> w, M
     gemm(Op::plain, Op::plain, 1.0f, g.block(t, 0, tokens, g.cols), w.block(0, i, w.rows, ins), keep,
          dx.block(t, i, tokens, ins));
   });
+}
+
+void prepare_products([[maybe_unused]] std::size_t threads) {
+#if defined(LLAMA_USE_BLAS)
+  make_room(threads);
+#endif
 }
 
 std::string dense_backend() {

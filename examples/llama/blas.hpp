@@ -7,6 +7,7 @@
 //
 // Cost 2·tokens·out·in operations.
 
+#include <cstddef>
 #include <losa/core/executor.hpp>
 #include <losa/core/view.hpp>
 #include <string>
@@ -29,6 +30,11 @@ enum class Op { plain, transposed };
 /// One product on the calling thread: c = scale·op(a)·op(b) + keep·c, all row-major. The shapes are not checked.
 void gemm(Op op_a, Op op_b, float scale, MatrixView<const float> a, MatrixView<const float> b, float keep,
           MatrixView<float> c);
+
+/// For a program whose address space is limited (`ulimit -v`), before its first product and while its threads are idle:
+/// takes the memory that the BLAS needs for products on so many threads at once, or less, and then products wait for
+/// one another. Without it they take it as they come, which may fail.
+void prepare_products(std::size_t threads);
 
 /// "OpenBLAS", "BLAS" or "Eigen".
 std::string dense_backend();

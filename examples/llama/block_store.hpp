@@ -22,6 +22,13 @@
 
 namespace llama {
 
+/// Which zeros of the model's layers stay zeros, whatever mask comes.
+enum class KeepMask {
+  none,
+  stored,  // those of masks that the file stores
+  zeros,   // all
+};
+
 template <losa::Adapter A>
 class BlockStore {
  public:
@@ -44,7 +51,7 @@ class BlockStore {
   /// `skip` is searched in names like "model.layers.0.mlp.up_proj". `scratch` is the directory for what does not stay
   /// in memory; empty: everything stays. Throws losa::RangeError for a bad expression or one that skips every layer,
   /// losa::FileError.
-  BlockStore(const Checkpoint& checkpoint, const std::string& skip, const std::string& scratch,
+  BlockStore(const Checkpoint& checkpoint, const std::string& skip, KeepMask keep, const std::string& scratch,
              losa::ExecutorRef executor)
       : checkpoint_(checkpoint), executor_(executor) {
     if (!scratch.empty()) scratch_.emplace(scratch);
@@ -62,11 +69,14 @@ class BlockStore {
         if (!skip.empty() && std::regex_search(name, expression)) continue;
         const auto [out, in] = linear_shape(checkpoint.config(), which);
         block.adapted_at[which] = block.adapted.size();
-        block.adapted.emplace_back(name, linear_input[which], losa::MatrixView<float>(nullptr, out, in));
+        auto& layer = block.adapted.emplace_back(name, linear_input[which], losa::MatrixView<float>(nullptr, out, in));
         ++adapted;
+        if (keep == KeepMask::zeros || (keep == KeepMask::stored && checkpoint.compressed(b, which)))
+          layer.restrict_to(checkpoint.read_mask(b, which, executor));
       }
       blocks_.push_back(std::move(block));
       parked_.emplace_back(linears_per_block);
+      if (scratch_) park(b);
     }
     if (adapted == 0) losa::detail::raise<losa::RangeError>("skip: \"", skip, "\" skips every layer");
     for (std::size_t b = 0; !scratch_ && b < blocks_.size(); ++b) load(b);
@@ -91,9 +101,10 @@ class BlockStore {
   }
 
  private:
-  /// Where a parked layer's mask and master lie; a master that was never rewritten is the checkpoint's.
+  /// Where a parked layer's masks and master lie; a master that was never rewritten is the checkpoint's.
   struct Parked {
     std::size_t mask_at = none;
+    std::size_t support_at = none;
     std::size_t weight_at = none;
     bool weight_saved = false;
     std::uint64_t changes = 0;  // of the layer when it was written
@@ -111,7 +122,12 @@ class BlockStore {
         checkpoint_.read_linear(b, which, weight.view(), executor_);
       if (block.adapted_at[which] == none) continue;
       auto& layer = block.adapted[block.adapted_at[which]];
-      layer.unpark(weight.view().data, layer.pruned() ? read_mask(parked, out, in) : losa::Mask{}, executor_);
+      typename losa::AdaptedLinear<A>::Masks masks;
+      if (!scratch_)
+        masks = layer.park();
+      else
+        masks = {read_mask(parked.mask_at, out, in), read_mask(parked.support_at, out, in)};
+      layer.unpark(weight.view().data, std::move(masks), executor_);
     }
   }
 
@@ -121,12 +137,10 @@ class BlockStore {
       if (block.adapted_at[which] == none) continue;
       auto& layer = block.adapted[block.adapted_at[which]];
       Parked& parked = parked_[b][which];
-      const losa::Mask mask = layer.park();
+      const auto masks = layer.park();
       if (layer.changes() == parked.changes) continue;
-      if (layer.pruned()) {
-        if (parked.mask_at == none) parked.mask_at = scratch_->reserve(mask.words().size_bytes());
-        scratch_->write(parked.mask_at, std::as_bytes(mask.words()));
-      }
+      write_mask(parked.mask_at, masks.mask);
+      if (parked.support_at == none) write_mask(parked.support_at, masks.support);
       if (layer.rewritten()) {
         const auto bytes = std::as_bytes(std::span(block.weights[which].view().data, layer.weight.size()));
         if (parked.weight_at == none) parked.weight_at = scratch_->reserve(bytes.size());
@@ -139,9 +153,16 @@ class BlockStore {
     block.weights.shrink_to_fit();
   }
 
-  losa::Mask read_mask(const Parked& parked, std::size_t out, std::size_t in) const {
+  void write_mask(std::size_t& at, const losa::Mask& mask) {
+    if (mask.size() == 0) return;
+    if (at == none) at = scratch_->reserve(mask.bytes());
+    scratch_->write(at, std::as_bytes(mask.words()));
+  }
+  /// Empty if none was written.
+  losa::Mask read_mask(std::size_t at, std::size_t out, std::size_t in) const {
+    if (at == none) return {};
     losa::Mask mask(out, in);
-    scratch_->read(parked.mask_at, std::as_writable_bytes(mask.words()));
+    scratch_->read(at, std::as_writable_bytes(mask.words()));
     return mask;
   }
 

@@ -1,6 +1,7 @@
 #include "checkpoint.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <losa/io/compressed.hpp>
 #include <string>
@@ -10,135 +11,248 @@
 namespace llama {
 
 using losa::MatrixView;
+using losa::detail::quote_name;
 using losa::detail::raise;
 using losa::io::Tensor;
 
 namespace {
 
-void expect(const Tensor& tensor, std::vector<std::size_t> shape) {
-  if (tensor.shape != shape)
-    raise<losa::FileError>(*tensor.file, ": tensor ", losa::detail::quote_name(tensor.name), ": config.json asks for ",
-                           losa::detail::shape_text(shape), ", got ", losa::detail::shape_text(tensor.shape));
-  using losa::io::Dtype;
-  if (tensor.dtype != Dtype::f32 && tensor.dtype != Dtype::bf16 && tensor.dtype != Dtype::f16)
-    raise<losa::FileError>(*tensor.file, ": tensor ", losa::detail::quote_name(tensor.name),
-                           ": dtype must be F32, BF16 or F16, got ", tensor.dtype_name);
+constexpr std::string_view embedding_name = "model.embed_tokens.weight";
+constexpr std::string_view head_name = "lm_head.weight";
+constexpr std::string_view usual_prefix = "model.";
+
+// Tiles of this many values are read at a time.
+constexpr std::size_t tile_elements = std::size_t{1} << 16;
+
+bool all_zero(const Tensor& tensor) {
+  std::vector<float> row(tensor.cols());
+  for (std::size_t r = 0; r < tensor.rows(); ++r) {
+    losa::io::read_f32(tensor, MatrixView<float>(row.data(), 1, row.size()), {.first_row = r, .check_finite = false});
+    if (std::ranges::any_of(row, [](float v) { return v != 0.0f; })) return false;
+  }
+  return true;
 }
 
-/// Lets go of the file's pages afterwards: who has read a matrix holds a copy.
-void read_rows(const Tensor& tensor, MatrixView<float> into, losa::ExecutorRef executor) {
+bool is_float(const Tensor& tensor) {
+  using losa::io::Dtype;
+  return tensor.dtype == Dtype::f32 || tensor.dtype == Dtype::bf16 || tensor.dtype == Dtype::f16 ||
+         tensor.dtype == Dtype::f64;
+}
+
+/// Calls f(first row, rows of values) for a matrix of that size, tile by tile.
+template <class F>
+void for_value_tiles(std::size_t rows, std::size_t cols, losa::ExecutorRef executor, F&& f) {
   for_row_tiles(
-      into.rows, into.cols, executor,
+      rows, cols, executor,
       [&](std::size_t begin, std::size_t end) {
-        losa::io::read_f32(tensor, into.block(begin, 0, end - begin, into.cols), {.first_row = begin});
+        Matrix tile(end - begin, cols);
+        f(begin, tile.view());
       },
-      std::size_t{1} << 16);
-  losa::io::release_pages(tensor.bytes);
+      tile_elements);
 }
 
 }  // namespace
 
-Checkpoint::Checkpoint(const std::filesystem::path& directory)
-    : directory_(directory), config_(read_config(directory)), files_(directory.string()) {
-  check_names();
-  check_shapes();
+std::string base_prefix(const losa::io::ShardedCheckpoint& files) {
+  const auto holds = [&](const std::string& name) {
+    return files.find(name) != nullptr || losa::io::is_compressed(files, name);
+  };
+  for (const char* prefix : {"", "model.model."})
+    if (!holds(std::string(usual_prefix) + "norm.weight") && holds(std::string(prefix) + "norm.weight")) return prefix;
+  return std::string(usual_prefix);
 }
 
-void Checkpoint::check_names() const {
-  constexpr std::string_view prefix = "model.layers.";
-  constexpr std::string_view parts[] = {".weight", ".compressed", ".bitmask", ".row_offsets", ".shape", ".bias"};
+std::string usual_name(const std::string& name, const std::string& prefix) {
+  if (prefix == usual_prefix || !name.starts_with(prefix) || name.starts_with("lm_head.")) return name;
+  return std::string(usual_prefix) + name.substr(prefix.size());
+}
+
+Checkpoint::Checkpoint(const std::filesystem::path& directory)
+    : directory_(directory),
+      config_(read_config(directory)),
+      files_(directory.string()),
+      prefix_(base_prefix(files_)),
+      embedding_(embedding_name) {
+  check_names();
+  if (config_.tied && !holds(embedding_name) && holds(head_name)) embedding_ = head_name;
+  check_shapes();
+  tie();
+}
+
+// ---- what is there --------------------------------------------------------------------------------------------------
+
+std::string Checkpoint::in_file(std::string_view name) const {
+  if (!name.starts_with(usual_prefix)) return std::string(name);
+  return prefix_ + std::string(name.substr(usual_prefix.size()));
+}
+
+bool Checkpoint::holds(std::string_view name) const {
+  const std::string there = in_file(name);
+  return files_.find(there) != nullptr || losa::io::is_compressed(files_, there);
+}
+
+Checkpoint::Stored Checkpoint::stored(std::string_view name) const {
+  const std::string there = in_file(name);
+  const Tensor* dense = files_.find(there);
+  if (losa::io::is_compressed(files_, there)) {
+    if (dense != nullptr)
+      raise<losa::FileError>(*dense->file, ": tensor ", quote_name(there), ": is there compressed too");
+    return {nullptr, losa::io::find_compressed(files_, there)};
+  }
+  if (dense != nullptr) return {dense, {}};
+  missing(there);
+}
+
+/// Says which tensors are there that somebody may have meant.
+void Checkpoint::missing(std::string_view name) const {
+  const std::string_view module = name.substr(0, name.rfind('.') + 1);
+  std::string like;
+  std::size_t found = 0;
   for (const Tensor* tensor : files_.tensors()) {
-    std::string_view name = tensor->name;
-    if (!name.starts_with(prefix)) {
-      if (name.ends_with(".compressed") || name.ends_with(".bitmask"))
-        raise<losa::FileError>(*tensor->file, ": tensor ", losa::detail::quote_name(name),
-                               ": only the blocks' linear layers may be compressed");
-      continue;
-    }
-    name.remove_prefix(prefix.size());
+    const std::string_view there = tensor->name;
+    if (!there.ends_with(name) && !name.ends_with(there) && !there.starts_with(module)) continue;
+    if (++found <= 3) like += (like.empty() ? "" : ", ") + quote_name(there);
+  }
+  if (name == head_name && holds(embedding_name))
+    like = quote_name(embedding_name) + ", but tie_word_embeddings of config.json does not say that it is the head";
+  std::string told;
+  try {
+    static_cast<void>(files_.at(name));  // an index may say more of it
+  } catch (const losa::FileError& error) {
+    told = error.what();
+  }
+  raise<losa::FileError>(told, like.empty() ? "" : "; there is ", like, found > 3 ? ", ..." : "");
+}
+
+void Checkpoint::expect(std::string_view name, std::vector<std::size_t> shape) const {
+  const Stored stored = this->stored(name);
+  const Tensor& values = stored.values();
+  std::vector<std::size_t> got = values.shape;
+  if (stored.dense == nullptr) {
+    got = {stored.parts.rows, stored.parts.cols};
+    if (stored.parts.vector) got.erase(got.begin());
+  }
+  if (got != shape)
+    raise<losa::FileError>(*values.file, ": tensor ", quote_name(name), ": config.json asks for ",
+                           losa::detail::shape_text(shape), ", got ", losa::detail::shape_text(got));
+  if (!is_float(values))
+    raise<losa::FileError>(*values.file, ": tensor ", quote_name(values.name),
+                           ": dtype must be F32, BF16, F16 or F64, got ", values.dtype_name);
+}
+
+/// Of a block that is used, a tensor that the architecture does not know would change the result, unless it is zero.
+/// What belongs to blocks that config.json does not have is not needed.
+void Checkpoint::check_names() const {
+  const std::string prefix = prefix_ + "layers.";
+  for (const Tensor* tensor : files_.tensors()) {
+    std::string name = tensor->name;
+    if (std::string owner = losa::io::compressed_owner(name); !owner.empty() && losa::io::is_compressed(files_, owner))
+      name = std::move(owner);
+    if (!name.starts_with(prefix)) continue;
+    std::string_view rest = std::string_view(name).substr(prefix.size());
     std::size_t block = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), block);
-    if (error != std::errc() || block >= config_.blocks)
-      raise<losa::FileError>(*tensor->file, ": tensor ", losa::detail::quote_name(tensor->name),
-                             ": config.json has num_hidden_layers ", config_.blocks);
-    name.remove_prefix(static_cast<std::size_t>(end - name.data()));
-    bool known = name == ".input_layernorm.weight" || name == ".post_attention_layernorm.weight" ||
-                 name == ".self_attn.rotary_emb.inv_freq";
+    const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), block);
+    if (error != std::errc() || block >= config_.blocks) continue;
+    rest.remove_prefix(static_cast<std::size_t>(end - rest.data()));
+    if (!rest.starts_with('.')) continue;
+    rest.remove_prefix(1);
+    bool known = rest == "input_layernorm.weight" || rest == "post_attention_layernorm.weight" ||
+                 rest == "self_attn.rotary_emb.inv_freq";
+    std::string_view switched_off;  // the field of config.json that leaves this tensor out
     for (std::size_t which = 0; which < linears_per_block; ++which) {
-      if (!name.starts_with('.') || !name.substr(1).starts_with(linear_names[which])) continue;
-      const std::string_view part = name.substr(1 + linear_names[which].size());
-      known = known || std::ranges::find(parts, part) != std::end(parts);
-      if (part != ".bias" || config_.has_bias(which)) continue;
-      raise<losa::FileError>(*tensor->file, ": tensor ", losa::detail::quote_name(tensor->name),
-                             ": config.json has no ", which <= output ? "attention_bias" : "mlp_bias");
+      if (!rest.starts_with(linear_names[which])) continue;
+      const std::string_view part = rest.substr(linear_names[which].size());
+      known = known || part == ".weight" || (part == ".bias" && config_.has_bias(which));
+      if (part == ".bias" && !known) switched_off = which <= output ? "attention_bias" : "mlp_bias";
     }
-    if (!known)
-      raise<losa::FileError>(*tensor->file, ": tensor ", losa::detail::quote_name(tensor->name),
-                             ": is not part of the Llama architecture");
+    if (known || (is_float(*tensor) && all_zero(*tensor))) continue;
+    if (!switched_off.empty())
+      raise<losa::FileError>(*tensor->file, ": tensor ", quote_name(tensor->name), ": config.json has no ",
+                             switched_off, ", and its values are not 0");
+    raise<losa::FileError>(*tensor->file, ": tensor ", quote_name(tensor->name),
+                           ": is not part of the Llama architecture, and its values are not 0");
   }
 }
 
 void Checkpoint::check_shapes() const {
-  expect(files_.at("model.embed_tokens.weight"), {config_.vocabulary, config_.hidden});
-  expect(files_.at("model.norm.weight"), {config_.hidden});
-  if (!config_.tied) expect(files_.at("lm_head.weight"), {config_.vocabulary, config_.hidden});
-  if (const Tensor* head = files_.find("lm_head.weight"); config_.tied && head != nullptr) {  // some files hold a copy
-    const Tensor& embedding = files_.at("model.embed_tokens.weight");
-    if (head->shape != embedding.shape || head->dtype != embedding.dtype ||
-        !std::ranges::equal(head->bytes, embedding.bytes))
-      raise<losa::FileError>(*head->file, ": tensor \"lm_head.weight\" is not the embedding, which config.json's ",
-                             "tie_word_embeddings says");
-  }
+  expect(embedding_, {config_.vocabulary, config_.hidden});
+  expect("model.norm.weight", {config_.hidden});
+  if (!config_.tied) expect(head_name, {config_.vocabulary, config_.hidden});
   for (std::size_t b = 0; b < config_.blocks; ++b) {
     for (const char* norm : {"input_layernorm.weight", "post_attention_layernorm.weight"})
-      expect(files_.at(block_tensor(b, norm)), {config_.hidden});
+      expect(block_tensor(b, norm), {config_.hidden});
     for (std::size_t which = 0; which < linears_per_block; ++which) {
       const auto [out, in] = linear_shape(config_, which);
-      const std::string name = linear_tensor(b, which);
-      if (config_.has_bias(which)) expect(files_.at(bias_tensor(b, which)), {out});
-      if (!compressed(b, which)) {
-        expect(files_.at(name), {out, in});
-        continue;
-      }
-      if (files_.find(name) != nullptr)
-        raise<losa::FileError>(*files_.at(name).file, ": tensor ", losa::detail::quote_name(name),
-                               ": is there compressed too");
-      const auto stored = losa::io::find_compressed(files_, name);
-      if (stored.rows != out || stored.cols != in)
-        raise<losa::FileError>(*stored.bitmask->file, ": tensor ", losa::detail::quote_name(name),
-                               ": config.json asks for ", out, " × ", in, ", got ", stored.rows, " × ", stored.cols);
-      expect(*stored.values, {stored.kept});
+      expect(linear_tensor(b, which), {out, in});
+      if (config_.has_bias(which)) expect(bias_tensor(b, which), {out});
     }
   }
 }
 
+/// A tied model whose file has a head of its own: some hold a copy of the embedding, others were trained apart. As
+/// transformers 5.24 does, the values decide.
+void Checkpoint::tie() {
+  if (!config_.tied || embedding_ == head_name || !holds(head_name)) return;
+  const Stored embedding = stored(embedding_), head = stored(head_name);
+  if (embedding.dense != nullptr && head.dense != nullptr && embedding.dense->dtype == head.dense->dtype &&
+      embedding.dense->shape == head.dense->shape && std::ranges::equal(embedding.dense->bytes, head.dense->bytes)) {
+    losa::io::release_pages(embedding.dense->bytes);
+    losa::io::release_pages(head.dense->bytes);
+    return;
+  }
+  expect(head_name, {config_.vocabulary, config_.hidden});
+  std::atomic<bool> same{true};
+  for_value_tiles(config_.vocabulary, config_.hidden, {}, [&](std::size_t first, MatrixView<float> values) {
+    if (!same) return;
+    Matrix other(values.rows, values.cols);
+    embedding.read(values, first);
+    head.read(other.view(), first);
+    if (!std::equal(values.data, values.data + values.size(), other.view().data)) same = false;
+  });
+  config_.tied = same;
+}
+
 bool Checkpoint::compressed(std::size_t block, std::size_t which) const {
-  return losa::io::is_compressed(files_, linear_tensor(block, which));
+  return losa::io::is_compressed(files_, in_file(linear_tensor(block, which)));
 }
 
 const Tensor& Checkpoint::linear_values(std::size_t block, std::size_t which) const {
-  const std::string name = linear_tensor(block, which);
-  return compressed(block, which) ? *losa::io::find_compressed(files_, name).values : files_.at(name);
+  return stored(linear_tensor(block, which)).values();
 }
 
-Matrix Checkpoint::read_matrix(std::string_view name, std::size_t rows, std::size_t cols,
-                               losa::ExecutorRef executor) const {
-  Matrix matrix(rows, cols);
-  read_rows(files_.at(name), matrix.view(), executor);
+// ---- values ---------------------------------------------------------------------------------------------------------
+
+void Checkpoint::Stored::read(MatrixView<float> into, std::size_t first_row) const {
+  if (dense != nullptr)
+    losa::io::read_f32(*dense, into, {.first_row = first_row});
+  else
+    losa::io::read_compressed_rows(parts, first_row, into);
+}
+
+/// Lets go of the file's pages afterwards: who has read a matrix holds a copy.
+void Checkpoint::read_rows(const Stored& stored, MatrixView<float> into, losa::ExecutorRef executor) const {
+  for_row_tiles(
+      into.rows, into.cols, executor,
+      [&](std::size_t begin, std::size_t end) { stored.read(into.block(begin, 0, end - begin, into.cols), begin); },
+      tile_elements);
+  losa::io::release_pages(stored.values().bytes);
+}
+
+Matrix Checkpoint::read_matrix(std::string_view name, losa::ExecutorRef executor) const {
+  Matrix matrix(config_.vocabulary, config_.hidden);
+  read_rows(stored(name), matrix.view(), executor);
   return matrix;
 }
 
 std::vector<float> Checkpoint::read_vector(std::string_view name, std::size_t size) const {
   std::vector<float> vector(size);
-  losa::io::read_f32(files_.at(name), std::span<float>(vector));
+  stored(name).read(MatrixView<float>(vector.data(), 1, size), 0);
   return vector;
 }
 
-Matrix Checkpoint::read_embedding(losa::ExecutorRef executor) const {
-  return read_matrix("model.embed_tokens.weight", config_.vocabulary, config_.hidden, executor);
-}
+Matrix Checkpoint::read_embedding(losa::ExecutorRef executor) const { return read_matrix(embedding_, executor); }
 Matrix Checkpoint::read_head(losa::ExecutorRef executor) const {
-  return config_.tied ? Matrix{} : read_matrix("lm_head.weight", config_.vocabulary, config_.hidden, executor);
+  return config_.tied ? Matrix{} : read_matrix(head_name, executor);
 }
 std::vector<float> Checkpoint::read_final_norm() const { return read_vector("model.norm.weight", config_.hidden); }
 
@@ -153,33 +267,45 @@ BlockNorms Checkpoint::read_norms(std::size_t block) const {
 
 void Checkpoint::read_linear(std::size_t block, std::size_t which, MatrixView<float> into,
                              losa::ExecutorRef executor) const {
-  if (compressed(block, which))
-    read_packed(block, which).to_dense(into);
-  else
-    read_rows(files_.at(linear_tensor(block, which)), into, executor);
+  read_rows(stored(linear_tensor(block, which)), into, executor);
 }
 
 void Checkpoint::read_embeddings(std::span<const Token> tokens, MatrixView<float> into) const {
-  const Tensor& embedding = files_.at("model.embed_tokens.weight");
-  for (std::size_t t = 0; t < tokens.size(); ++t)
-    losa::io::read_f32(embedding, into.block(t, 0, 1, into.cols), {.first_row = tokens[t]});
+  const Stored embedding = stored(embedding_);
+  for (std::size_t t = 0; t < tokens.size(); ++t) embedding.read(into.block(t, 0, 1, into.cols), tokens[t]);
 }
 
 losa::PackedMatrix<float> Checkpoint::read_packed(std::size_t block, std::size_t which) const {
-  auto stored = losa::io::read_compressed<float>(files_, linear_tensor(block, which));
-  losa::io::release_pages(linear_values(block, which).bytes);
-  if (std::ranges::find(stored.values(), 0.0f) == stored.values().end()) return stored;
-  losa::Mask mask = stored.mask();
-  std::vector<float> values;
-  for (std::size_t r = 0; r < stored.rows(); ++r)
-    stored.for_each_kept(r, [&](std::size_t c, std::size_t k) {
-      const float value = stored.values()[k];
-      if (value == 0.0f)
-        mask.set(r, c, false);
-      else
-        values.push_back(value);
-    });
-  return losa::PackedMatrix<float>::from_parts(mask.rows(), mask.cols(), mask.words(), std::span<const float>(values));
+  const auto parts = stored(linear_tensor(block, which)).parts;
+  auto packed = losa::io::read_compressed<float>(parts);
+  losa::io::release_pages(parts.values->bytes);
+  return packed;
+}
+
+losa::Mask Checkpoint::read_mask(std::size_t block, std::size_t which, losa::ExecutorRef executor) const {
+  const Stored layer = stored(linear_tensor(block, which));
+  if (layer.dense == nullptr) return layer.parts.mask();
+  losa::Mask mask(layer.dense->rows(), layer.dense->cols());
+  for_value_tiles(mask.rows(), mask.cols(), executor, [&](std::size_t first, MatrixView<float> values) {
+    layer.read(values, first);
+    for (std::size_t r = 0; r < values.rows; ++r)
+      for (std::size_t c = 0; c < values.cols; ++c)
+        if (values(r, c) != 0.0f) mask.set(first + r, c, true);
+  });
+  losa::io::release_pages(layer.dense->bytes);
+  return mask;
+}
+
+std::size_t Checkpoint::zeros(std::size_t block, std::size_t which, losa::ExecutorRef executor) const {
+  const Stored layer = stored(linear_tensor(block, which));
+  if (layer.dense == nullptr) return layer.parts.rows * layer.parts.cols - layer.parts.kept;
+  std::atomic<std::size_t> zeros{0};
+  for_value_tiles(layer.dense->rows(), layer.dense->cols(), executor, [&](std::size_t first, MatrixView<float> values) {
+    layer.read(values, first);
+    zeros += static_cast<std::size_t>(std::count(values.data, values.data + values.size(), 0.0f));
+  });
+  losa::io::release_pages(layer.dense->bytes);
+  return zeros;
 }
 
 }  // namespace llama

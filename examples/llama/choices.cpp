@@ -5,6 +5,7 @@
 #include <fstream>
 #include <losa/core/error.hpp>
 #include <losa/io/compressed_config.hpp>
+#include <losa/io/file_kind.hpp>
 #include <string>
 
 #include "json_text.hpp"
@@ -115,9 +116,14 @@ std::vector<Question> read_questions(const std::filesystem::path& path, const Co
   if (!file) raise<losa::FileError>(path.string(), ": cannot be opened");
   std::vector<Question> questions;
   std::string line;
-  for (std::size_t number = 1; std::getline(file, line); ++number)
+  for (std::size_t number = 1; std::getline(file, line); ++number) {
+    if (number == 1) {
+      const std::string_view first = std::string_view(line).substr(line.starts_with("\xef\xbb\xbf") ? 3 : 0);
+      losa::io::refuse_other_content(std::as_bytes(std::span(first)), path.string(), losa::io::FileContent::json);
+    }
     if (line.find_first_not_of(" \t\r") != std::string::npos)
       questions.push_back(QuestionReader(line, text(path.string(), ":", number), config).read());
+  }
   if (file.bad()) raise<losa::FileError>(path.string(), ": cannot be read");
   if (questions.empty()) raise<losa::FileError>(path.string(), ": holds no questions");
   return questions;

@@ -1,12 +1,14 @@
 #include "config.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <losa/core/error.hpp>
 #include <losa/io/compressed_config.hpp>
+#include <losa/io/directory_hints.hpp>
+#include <losa/io/file_kind.hpp>
+#include <losa/io/json_document.hpp>
 #include <losa/io/mapped_file.hpp>
-#include <nlohmann/json.hpp>
 
 #include "json_text.hpp"
 
@@ -16,7 +18,7 @@ using detail::quoted_word;
 using detail::shown;
 using losa::detail::raise;
 using losa::detail::text;
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 std::pair<std::size_t, std::size_t> linear_shape(const Config& c, std::size_t which) {
   switch (which) {
@@ -124,23 +126,28 @@ class Reader {
     raise<losa::UnsupportedError>(where_, ": ", name, " ", shown(*j), " is not supported; supported: ", list);
   }
 
-  // A token id or a list of them, each below the vocabulary; −1 is written by some tools for "none".
-  std::vector<std::size_t> ids(const char* name, std::size_t vocabulary) const {
+  // Token ids: one, or with `several` a list of them. Of an id that is negative or outside the vocabulary nothing is
+  // kept, since no text holds it (tools write −1 for "none"); transformers loads such a model.
+  std::vector<std::size_t> ids(const char* name, std::size_t vocabulary, bool several) const {
     std::vector<std::size_t> out;
     const Json* j = find(name);
     if (j == nullptr) return out;
     const auto one = [&](const Json& id) {
-      if (!id.is_number_integer()) wrong_type(name, "a token id, a list of token ids or null", id);
-      if (id == -1) return;
-      if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= vocabulary)
-        raise<losa::RangeError>(where_, ": ", name, " ", shown(id), " is outside the vocabulary of ", vocabulary);
-      out.push_back(id.get<std::size_t>());
+      if (!id.is_number() || id.get<double>() != std::floor(id.get<double>()))
+        wrong_type(name, several ? "a token id, a list of token ids or null" : "a token id or null", id);
+      if (id.get<double>() >= 0 && id.get<double>() < static_cast<double>(vocabulary))
+        out.push_back(id.get<std::size_t>());
     };
-    if (j->is_array())
+    if (several && j->is_array())
       for (const Json& id : *j) one(id);
     else
       one(*j);
     return out;
+  }
+
+  std::optional<std::size_t> id(const char* name, std::size_t vocabulary) const {
+    const auto found = ids(name, vocabulary, false);
+    return found.empty() ? std::nullopt : std::optional(found.front());
   }
 
   std::string_view where() const { return where_; }
@@ -150,22 +157,47 @@ class Reader {
   std::string_view where_;
 };
 
+// model_type decides, as in transformers; architectures is asked only where that is missing.
 void check_architecture(const Reader& r) {
+  if (!r.word("model_type", {"llama"}).empty()) return;
   const Json* list = r.find("architectures");
-  if (list != nullptr) {
-    if (!list->is_array() || list->size() != 1 || !list->front().is_string())
-      r.wrong_type("architectures", "a list of one name", *list);
-    if (list->front() != "LlamaForCausalLM")
-      raise<losa::UnsupportedError>(r.where(), ": architecture ", shown(list->front()),
-                                    " is not supported; supported: LlamaForCausalLM");
-  }
-  if (r.word("model_type", {"llama"}).empty() && list == nullptr)
-    raise<losa::FileError>(r.where(), ": neither architectures nor model_type says what this model is");
+  if (list == nullptr)
+    raise<losa::FileError>(r.where(), ": neither model_type nor architectures says what this model is");
+  const Json names = list->is_array() ? *list : Json::array({*list});
+  if (std::ranges::find(names, Json("LlamaForCausalLM")) == names.end())
+    raise<losa::UnsupportedError>(r.where(), ": model_type is missing, and architectures is ",
+                                  names.empty() ? "empty" : shown(names.front()), "; supported: LlamaForCausalLM");
 }
 
-RopeScaling read_scaling(const Reader& r) {
-  const auto known = {std::string_view("default"), std::string_view("none"), std::string_view("linear"),
-                      std::string_view("llama3")};
+// Every layer looks at all tokens before it. A window that no text of max_position_embeddings tokens leaves is none.
+void check_attention(const Reader& r, std::size_t positions) {
+  bool windowed = false;
+  for (const char* field : {"sliding_window", "attention_chunk_size"}) {
+    const Json* window = r.find(field);
+    if (window == nullptr) continue;
+    if (!window->is_number()) r.wrong_type(field, "a number or null", *window);
+    if (!(window->get<double>() >= static_cast<double>(positions)))
+      raise<losa::UnsupportedError>(r.where(), ": ", field, " ", shown(*window),
+                                    " is not supported; supported: null, or at least max_position_embeddings ",
+                                    positions);
+    windowed = true;
+  }
+  const Json* types = r.find("layer_types");
+  if (types != nullptr && !types->is_array()) r.wrong_type("layer_types", "a list of words", *types);
+  if (types != nullptr)
+    for (const Json& type : *types)
+      if (type != "full_attention" && !(windowed && (type == "sliding_attention" || type == "chunked_attention")))
+        raise<losa::UnsupportedError>(r.where(), ": layer_types holds ", shown(type),
+                                      ", which is not supported; supported: full_attention");
+  const Json* layers = r.find("per_layer_config");
+  if (layers != nullptr && !layers->empty())
+    raise<losa::UnsupportedError>(r.where(), ": per_layer_config (layers of different sizes) is not supported");
+}
+
+// `dynamic` stretches frequencies for texts longer than max_position_embeddings alone, which this engine refuses.
+RopeScaling read_scaling(const Reader& r, std::size_t positions) {
+  const auto known = {std::string_view("default"), std::string_view("none"), std::string_view("dynamic"),
+                      std::string_view("linear"), std::string_view("llama3")};
   const std::string now = r.word("rope_type", known), before = r.word("type", known);
   if (!now.empty() && !before.empty() && now != before)
     raise<losa::RangeError>(r.where(), ": rope_type \"", now, "\" contradicts type \"", before, "\"");
@@ -184,7 +216,9 @@ RopeScaling read_scaling(const Reader& r) {
   if (!(scaling.low_frequency < scaling.high_frequency))
     raise<losa::RangeError>(r.where(), ": low_freq_factor ", scaling.low_frequency, " must be below high_freq_factor ",
                             scaling.high_frequency);
-  scaling.first_context = static_cast<double>(r.size("original_max_position_embeddings", std::size_t{1} << 24));
+  scaling.first_context = r.find("original_max_position_embeddings") == nullptr
+                              ? static_cast<double>(positions)
+                              : r.needed("original_max_position_embeddings", 1, 1 << 24);
   return scaling;
 }
 
@@ -195,7 +229,7 @@ void read_rope(const Reader& r, Config& config) {
   config.rope_theta = r.number("rope_theta", config.rope_theta, 0, 1e12);
   for (const char* field : {"rope_scaling", "rope_parameters"}) {
     const Json* j = r.find(field);
-    if (j == nullptr) continue;
+    if (j == nullptr || (j->is_structured() && j->empty())) continue;
     if (!j->is_object()) r.wrong_type(field, "an object or null", *j);
     const std::string where = text(r.where(), ": ", field);
     for (const auto& [name, value] : j->items())
@@ -204,7 +238,7 @@ void read_rope(const Reader& r, Config& config) {
                                       ") are not supported");
     const Reader inner(*j, where);
     inner.must_be_one("partial_rotary_factor");
-    const RopeScaling scaling = read_scaling(inner);
+    const RopeScaling scaling = read_scaling(inner, config.positions);
     if (scaled && scaling != config.rope_scaling)
       raise<losa::RangeError>(r.where(), ": rope_scaling contradicts rope_parameters");
     config.rope_scaling = scaling;
@@ -219,18 +253,45 @@ void read_rope(const Reader& r, Config& config) {
   r.must_be_false("rope_interleaved");
 }
 
+Json parse_object(std::string_view text_of_file, std::string_view where) {
+  losa::io::refuse_other_content(std::as_bytes(std::span(text_of_file)), where, losa::io::FileContent::json);
+  Json json = losa::detail::parse_json_document(text_of_file, where, 64);
+  if (!json.is_object()) raise<losa::FileError>(where, ": must hold a JSON object, got ", shown(json));
+  return json;
+}
+
+// What the object does not say stays as it was.
+void read_special_tokens(const Reader& r, Config& c) {
+  if (r.find("eos_token_id") != nullptr) c.ends = r.ids("eos_token_id", c.vocabulary, true);
+  if (r.find("bos_token_id") != nullptr) c.begin = r.id("bos_token_id", c.vocabulary);
+  if (r.find("pad_token_id") != nullptr) c.pad = r.id("pad_token_id", c.vocabulary);
+}
+
+std::string_view text_of(const losa::io::MappedFile& file) {
+  constexpr std::size_t most = std::size_t{16} << 20;
+  if (file.size() > most)
+    raise<losa::FileError>(file.path(), ": ", file.size(), " bytes are above the limit of ", most);
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.size()};
+}
+
+// A directory without config.json: says what it is instead.
+[[noreturn]] void refuse_without_config(const std::filesystem::path& directory) {
+  const auto has = [&](const char* name) {
+    std::error_code error;
+    return std::filesystem::exists(directory / name, error);
+  };
+  raise<losa::FileError>((directory / "config.json").string(), ": cannot open for reading: No such file or directory",
+                         has("adapter_config.json")
+                             ? "; the directory holds a PEFT adapter: merge it into its model, and give that"
+                         : has("snapshots") ? "; the directory is one of a hub's cache: give one of those in snapshots"
+                         : has("params.json") ? "; the directory holds params.json, Meta's own form: convert it first"
+                                              : losa::detail::largest_file_in_words(directory));
+}
+
 }  // namespace
 
 Config parse_config(std::string_view text_of_file, std::string_view where) {
-  Json json;
-  try {
-    json = Json::parse(text_of_file);
-  } catch (const Json::parse_error& e) {
-    raise<losa::FileError>(where, ": not valid JSON at byte ", e.byte);
-  } catch (const Json::exception&) {
-    raise<losa::FileError>(where, ": not valid JSON");
-  }
-  if (!json.is_object()) raise<losa::FileError>(where, ": must hold a JSON object");
+  const Json json = parse_object(text_of_file, where);
   const Reader r(json, where);
   check_architecture(r);
 
@@ -252,38 +313,39 @@ Config parse_config(std::string_view text_of_file, std::string_view where) {
                             " and there is no head_dim");
   c.head_dim = r.size("head_dim", 65536, std::max<std::size_t>(1, c.hidden / c.heads));
   if (c.head_dim % 2 != 0) raise<losa::RangeError>(where, ": head_dim must be even, got ", c.head_dim);
-  c.norm_epsilon = r.number("rms_norm_eps", c.norm_epsilon, 0, 1);
+  if (r.find("rms_norm_eps") != nullptr) c.norm_epsilon = r.needed("rms_norm_eps", 0, 1);
   c.tied = r.boolean("tie_word_embeddings", c.tied);
 
   read_rope(r, c);
-  losa::io::find_sparsity_config(text_of_file, where);  // refuses quantised weights
+  check_attention(r, c.positions);
+  losa::io::find_sparsity_config(json.dump(), where);  // refuses quantised weights
   r.word("hidden_act", {"silu", "swish"});
+  r.word("transformers_weights", {"model.safetensors", "model.safetensors.index.json"});
   c.attention_bias = r.boolean("attention_bias", c.attention_bias);
   c.mlp_bias = r.boolean("mlp_bias", c.mlp_bias);
-  r.boolean("use_cache", true);
-  constexpr double never = -std::numeric_limits<double>::denorm_min();
-  r.number("attention_dropout", 0, never, 1);
-  r.number("initializer_range", 0.02, never, 1e6);
-  r.size("pretraining_tp", 65536, 1);
-  for (const char* field : {"torch_dtype", "dtype"}) r.word(field, {"float32", "bfloat16", "float16"});
-  if (r.find("sliding_window") != nullptr)
-    raise<losa::UnsupportedError>(where, ": sliding_window attention is not supported");
-  r.ids("bos_token_id", c.vocabulary);
-  r.ids("pad_token_id", c.vocabulary);
-  c.ends = r.ids("eos_token_id", c.vocabulary);
+  read_special_tokens(r, c);
   return c;
+}
+
+void parse_generation_config(std::string_view text_of_file, Config& config, std::string_view where) {
+  const Json json = parse_object(text_of_file, where);
+  read_special_tokens(Reader(json, where), config);
 }
 
 Config read_config(const std::filesystem::path& directory) {
   if (directory.empty()) raise<losa::FileError>("the name of the model's directory is empty");
+  losa::detail::expect_directory(directory);
   std::error_code error;
-  if (!std::filesystem::is_directory(directory, error))
-    raise<losa::FileError>(directory.string(), ": is not a directory");
+  if (!std::filesystem::exists(std::filesystem::symlink_status(directory / "config.json", error)))
+    refuse_without_config(directory);
   const losa::io::MappedFile file((directory / "config.json").string());
-  constexpr std::size_t most = std::size_t{16} << 20;
-  if (file.size() > most)
-    raise<losa::FileError>(file.path(), ": ", file.size(), " bytes are above the limit of ", most);
-  return parse_config({reinterpret_cast<const char*>(file.bytes().data()), file.size()}, file.path());
+  Config config = parse_config(text_of(file), file.path());
+  const std::filesystem::path generation = directory / "generation_config.json";
+  if (std::filesystem::exists(generation, error)) {
+    const losa::io::MappedFile of_generation(generation.string());
+    parse_generation_config(text_of(of_generation), config, of_generation.path());
+  }
+  return config;
 }
 
 }  // namespace llama

@@ -1,5 +1,6 @@
 #pragma once
-// config.json of a Hugging Face directory: the sizes and constants of a Llama, every field checked for type and range.
+// config.json of a Hugging Face directory: the sizes and constants of a Llama, every field that is needed checked for
+// type and range; and the tokens of generation_config.json, by which text begins and ends.
 //
 //   llama::Config config = llama::read_config("smollm2");
 //   auto [out, in] = llama::linear_shape(config, llama::gate);
@@ -7,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,10 +39,13 @@ struct Config {
   double norm_epsilon = 1e-6;    // rms_norm_eps
   double rope_theta = 10000;
   RopeScaling rope_scaling{};
-  bool attention_bias = false;      // the four linear layers of the attention add a bias
-  bool mlp_bias = false;            // so do the three of the MLP
-  bool tied = false;                // tie_word_embeddings: the head is the embedding
-  std::vector<std::size_t> ends{};  // eos_token_id: none, one or several
+  bool attention_bias = false;  // the four linear layers of the attention add a bias
+  bool mlp_bias = false;        // so do the three of the MLP
+  bool tied = false;            // tie_word_embeddings: the head is the embedding
+  // Of an id outside the vocabulary nothing is kept: no text can hold it.
+  std::vector<std::size_t> ends{};     // eos_token_id: none, one or several
+  std::optional<std::size_t> begin{};  // bos_token_id
+  std::optional<std::size_t> pad{};    // pad_token_id
 
   std::size_t query_width() const { return heads * head_dim; }
   std::size_t kv_width() const { return kv_heads * head_dim; }
@@ -72,13 +77,21 @@ std::string bias_tensor(std::size_t block, std::size_t which);
 /// "model.layers.<block>.<name>"
 std::string block_tensor(std::size_t block, std::string_view name);
 
-/// Reads the text of a config.json; `where` opens the sentence of an error.
+/// Reads the text of a config.json; `where` opens the sentence of an error. What the model does not need is not looked
+/// at: names in architectures where model_type says llama, the dtype (every tensor has its own), dropout and the like.
 /// Throws losa::FileError (no JSON, a field of the wrong type, a missing field), losa::RangeError (a value out of range
-/// or in conflict with another) or losa::UnsupportedError (an architecture, activation, rotary scaling or quantisation
-/// that this engine does not compute).
+/// or in conflict with another) or losa::UnsupportedError (a model, activation, attention, rotary scaling or
+/// quantisation that this engine does not compute).
 Config parse_config(std::string_view text, std::string_view where = "config.json");
 
-/// parse_config of directory/config.json. Throws losa::FileError if it cannot be read.
+/// Takes the tokens of a generation_config.json over those of config.json; what it does not say stays. (In transformers
+/// 5.24 that file speaks alone, and a model whose end stands in config.json only would not stop.) How to sample
+/// (temperature, top_k, the longest text) is not read: that is the caller's to say. Throws losa::FileError (no JSON
+/// object, an id that is no whole number).
+void parse_generation_config(std::string_view text, Config& config, std::string_view where = "generation_config.json");
+
+/// parse_config of directory/config.json, and parse_generation_config where there is such a file. Throws
+/// losa::FileError if one of them cannot be read.
 Config read_config(const std::filesystem::path& directory);
 
 }  // namespace llama

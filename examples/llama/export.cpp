@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint.hpp"
+
 namespace llama {
 
 namespace fs = std::filesystem;
@@ -47,7 +49,12 @@ void make_directory(const fs::path& path) {
 class ModelWriter::Writer {
  public:
   Writer(const fs::path& model, const fs::path& out, std::span<const LayerPlan> layers, const ExportOptions& options)
-      : model_(model), out_(out), options_(options), compress_(options.compress), files_(model.string()) {
+      : model_(model),
+        out_(out),
+        options_(options),
+        compress_(options.compress),
+        files_(model.string()),
+        prefix_(base_prefix(files_)) {
     for (const LayerPlan& layer : layers) planned_.emplace(layer.tensor, Planned{layer, {}, nullptr});
     make_directory(out_);
     lay_out();
@@ -100,6 +107,7 @@ class ModelWriter::Writer {
   static void with_type(Dtype type, F&& f) {
     if (type == Dtype::bf16) return f(losa::bf16{});
     if (type == Dtype::f16) return f(losa::f16{});
+    if (type == Dtype::f64) return f(double{});
     f(float{});
   }
   template <class T>
@@ -112,14 +120,14 @@ class ModelWriter::Writer {
     }
   }
 
-  // "X.weight" that this tensor holds a part of, if it is one of a compressed weight's four.
-  std::string weight_of(const Tensor& tensor) const {
-    for (std::string_view part : {".compressed", ".bitmask", ".row_offsets", ".shape"})
-      if (tensor.name.ends_with(part)) {
-        const std::string weight = tensor.name.substr(0, tensor.name.size() - part.size()) + ".weight";
-        if (losa::io::is_compressed(files_, weight)) return weight;
-      }
-    return {};
+  // The tensor that this one holds a part of, if it is one of a compressed one's four.
+  std::string owner_of(const Tensor& tensor) const {
+    std::string owner = losa::io::compressed_owner(tensor.name);
+    return !owner.empty() && losa::io::is_compressed(files_, owner) ? owner : std::string();
+  }
+  /// A matrix called X.weight, which is what the layout that is written can hold.
+  bool fits_layout(const std::string& owner) const {
+    return owner.ends_with(".weight") && !losa::io::find_compressed(files_, owner).vector;
   }
 
   Dtype output_type(const Tensor& source) const {
@@ -170,15 +178,27 @@ class ModelWriter::Writer {
               losa::io::declare_compressed(writer, p.tensor, planned.type, p.out, p.in, p.kept);
             }};
   }
-  // A compressed layer that was not adapted, for a dense output.
-  Item expanded_item(const std::string& weight, Dtype type) {
-    const auto stored = losa::io::find_compressed(files_, weight);
-    return {{{weight, stored.rows * stored.cols * losa::io::size_of(type)}},
-            [this, weight, type, stored](losa::io::SafetensorsWriter& writer) {
-              writer.add(weight, type, {stored.rows, stored.cols}, [this, weight, type](losa::io::TensorSink& sink) {
-                const auto packed = losa::io::read_compressed<float>(files_, weight);
+  // A compressed tensor that was not adapted, for a dense output.
+  Item expanded_item(const std::string& name, Dtype type) {
+    const auto stored = losa::io::find_compressed(files_, name);
+    std::vector<std::size_t> shape{stored.rows, stored.cols};
+    if (stored.vector) shape.erase(shape.begin());
+    const std::string written = usual_name(name, prefix_);
+    return {{{written, stored.rows * stored.cols * losa::io::size_of(type)}},
+            [this, name, written, type, shape](losa::io::SafetensorsWriter& writer) {
+              writer.add(written, type, shape, [this, name, type](losa::io::TensorSink& sink) {
+                const auto packed = losa::io::read_compressed<float>(files_, name);
                 with_type(type, [&](auto value) { write_dense<decltype(value)>(sink, packed); });
               });
+            }};
+  }
+  // A tensor as it is; a part of a compressed weight gets the name that today's layout gives it.
+  Item copied_item(const Tensor& tensor, const std::string& owner) {
+    std::string name = tensor.name;
+    if (!owner.empty() && name.starts_with(owner)) name = prefix_of(owner) + name.substr(owner.size());
+    name = usual_name(name, prefix_);
+    return {{{name, tensor.bytes.size()}}, [&tensor, name](losa::io::SafetensorsWriter& writer) {
+              writer.copy(tensor, losa::io::release_pages, name);
             }};
   }
 
@@ -186,18 +206,17 @@ class ModelWriter::Writer {
     std::vector<Item> items;
     for (const auto& shard : files_.shards())
       for (const Tensor& tensor : shard.tensors()) {
-        const std::string weight = weight_of(tensor);
-        const auto found = planned_.find(weight.empty() ? tensor.name : weight);
-        const bool values = weight.empty() || tensor.name.ends_with(".compressed");
+        const std::string owner = owner_of(tensor);
+        const auto found = planned_.find(usual_name(owner.empty() ? tensor.name : owner, prefix_));
+        const bool values = owner.empty() || tensor.name.ends_with(".compressed");
         if (found != planned_.end()) {
           if (!values) continue;
           found->second.type = output_type(tensor);
           items.push_back(planned_item(found->second));
-        } else if (!weight.empty() && !compress_) {
-          if (values) items.push_back(expanded_item(weight, tensor.dtype));
-        } else {
-          items.push_back({{{tensor.name, tensor.bytes.size()}},
-                           [&tensor](auto& writer) { writer.copy(tensor, losa::io::release_pages); }});
+        } else if (owner.empty() || (compress_ && fits_layout(owner))) {
+          items.push_back(copied_item(tensor, owner));
+        } else if (values) {
+          items.push_back(expanded_item(owner, tensor.dtype));
         }
       }
     // Which item goes into which file, so that the number of files is known.
@@ -247,36 +266,28 @@ class ModelWriter::Writer {
     return narrow ? json.dump(2) + "\n" : std::string(text_of(file));
   }
 
-  // Otherwise untouched where the layout stays dense; a compressed model says so, a model that was compressed says so
-  // no more.
+  // A compressed model says so, a dense one never does; otherwise untouched.
   void write_config() {
     const std::string where = (model_ / "config.json").string();
     const std::string text = config_text(where);
-    const auto before = losa::io::find_sparsity_config(text, where);
-    if (compress_) {
-      std::size_t zeros = zeros_, weights = weights_;
-      std::vector<std::string> targets = targets_;
-      for (const Tensor* tensor : files_.tensors()) {  // compressed before and copied
-        const std::string weight = weight_of(*tensor);
-        if (!tensor->name.ends_with(".compressed") || weight.empty() || planned_.contains(weight)) continue;
-        const auto stored = losa::io::find_compressed(files_, weight);
-        zeros += stored.rows * stored.cols - stored.kept;
-        weights += stored.rows * stored.cols;
-        targets.push_back(prefix_of(weight));
-      }
-      losa::io::SparsityConfig sparsity;
-      sparsity.global_sparsity = weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights);
-      sparsity.sparsity_structure = options_.structure;
-      sparsity.targets = std::move(targets);
-      write_text(out_ / "config.json", losa::io::add_sparsity_config(text, sparsity, where));
-    } else if (before) {
-      auto json = losa::detail::parse_document(text, where);
-      json.erase("quantization_config");
-      json.erase("compression_config");
-      write_text(out_ / "config.json", json.dump(2) + "\n");
-    } else {
-      write_text(out_ / "config.json", text);
+    if (!compress_) return write_text(out_ / "config.json", losa::io::remove_sparsity_config(text, where));
+    std::size_t zeros = zeros_, weights = weights_;
+    std::vector<std::string> targets = targets_;
+    for (const Tensor* tensor : files_.tensors()) {  // compressed before and copied
+      const std::string owner = owner_of(*tensor);
+      if (!tensor->name.ends_with(".compressed") || owner.empty() || planned_.contains(usual_name(owner, prefix_)) ||
+          !fits_layout(owner))
+        continue;
+      const auto stored = losa::io::find_compressed(files_, owner);
+      zeros += stored.rows * stored.cols - stored.kept;
+      weights += stored.rows * stored.cols;
+      targets.push_back(prefix_of(usual_name(owner, prefix_)));
     }
+    losa::io::SparsityConfig sparsity;
+    sparsity.global_sparsity = weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights);
+    sparsity.sparsity_structure = options_.structure;
+    sparsity.targets = std::move(targets);
+    write_text(out_ / "config.json", losa::io::add_sparsity_config(text, sparsity, where));
   }
 
   void write_index() {
@@ -293,6 +304,7 @@ class ModelWriter::Writer {
   bool compress_;
   SideFiles side_files_;
   losa::io::ShardedCheckpoint files_;
+  std::string prefix_;
   std::map<std::string, Planned> planned_;
   std::vector<Shard> shards_;
   std::map<std::string, std::string> placed_;  // tensor → file

@@ -18,7 +18,7 @@ struct GenerateOptions {
   double temperature = 0;  // 0 = greedy: the largest logit, of equal ones the lowest id
   std::size_t top_k = 0;   // draw from the k largest only; 0 = all
   std::uint64_t seed = 0;
-  bool stop_at_end = true;  // stop after an eos_token_id
+  bool stop_at_end = true;  // stop after an eos_token_id (Config::ends), which is returned too
 };
 
 /// The next token from logits (vocabulary); `draw` is the index of the random number.

@@ -7,16 +7,27 @@
 #include <iostream>
 #include <losa/version.hpp>
 #include <new>
+#include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "tool/common.hpp"
 #include "tool/notes.hpp"
 
 namespace {
 
-int fail(int code, const std::string& message) {
-  std::fprintf(stderr, "losa-llama: %s\n", tool::one_line(message).c_str());
+int fail(int code, std::string_view message) {
+  tool::tell("losa-llama: ", message);
   return code;
+}
+
+int out_of_memory() {
+  char text[192];
+  const std::string held = tool::bytes_text(static_cast<double>(tool::peak_memory()));
+  std::snprintf(text, sizeof text,
+                "not enough memory: %s were held when more was asked for; smaller --batch and --context need less",
+                held.c_str());
+  return fail(1, text);
 }
 
 /// A word that stands where a sub-command should, told by name.
@@ -26,9 +37,8 @@ std::string no_command(const CLI::App& app, const CLI::ParseError& error) {
   return (rest[0].starts_with('-') ? "unknown option " : "unknown command ") + rest[0];
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
+  tool::spare_address_space();
   std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` is then an error like any other
   CLI::App app(
       "Makes a Llama-architecture language model sparse, wins back its quality with adapters trained under the "
@@ -62,9 +72,20 @@ int main(int argc, char** argv) {
   } catch (const tool::Stopped& stopped) {
     return fail(stopped.code, stopped.what());
   } catch (const std::bad_alloc&) {
-    return fail(1, "not enough memory: " + tool::bytes_text(static_cast<double>(tool::peak_memory())) +
-                       " were held when more was asked for; smaller --batch and --context need less");
+    return out_of_memory();
+  } catch (const std::length_error&) {  // of a vector: more than any memory has
+    return out_of_memory();
   } catch (const std::exception& error) {
     return fail(1, error.what());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception&) {  // while an error was being told, or before anything was done
+    return fail(1, "not enough memory");
   }
 }

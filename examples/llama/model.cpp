@@ -32,7 +32,8 @@ Linear load_linear(const Checkpoint& checkpoint, std::size_t block, std::size_t 
   Linear linear;
   if (checkpoint.compressed(block, which)) {
     linear.packed = checkpoint.read_packed(block, which);
-    if (weights != Weights::dense && worth_packing(linear.packed->mask().zeros(), out * in)) return linear;
+    linear.zeros = out * in - linear.packed->kept();
+    if (weights != Weights::dense && worth_packing(linear.zeros, out * in)) return linear;
     linear.dense.emplace(out, in);
     linear.packed->to_dense(linear.dense->view());
     linear.packed.reset();
@@ -40,10 +41,10 @@ Linear load_linear(const Checkpoint& checkpoint, std::size_t block, std::size_t 
   }
   linear.dense.emplace(out, in);
   checkpoint.read_linear(block, which, linear.dense->view(), executor);
-  if (weights != Weights::sparse) return linear;
-  const losa::Mask mask = non_zero(linear.dense->cview());
-  if (!worth_packing(mask.zeros(), out * in)) return linear;
-  linear.packed = losa::pack(linear.dense->cview(), mask, executor);
+  linear.zeros =
+      static_cast<std::size_t>(std::count(linear.dense->cview().data, linear.dense->cview().data + out * in, 0.0f));
+  if (weights != Weights::sparse || !worth_packing(linear.zeros, out * in)) return linear;
+  linear.packed = losa::pack(linear.dense->cview(), non_zero(linear.dense->cview()), executor);
   linear.dense.reset();
   return linear;
 }
@@ -119,8 +120,7 @@ std::size_t Model::linear_weights() const {
 std::size_t Model::linear_zeros() const {
   std::size_t sum = 0;
   for (const Block& block : blocks_)
-    for (const Linear& linear : block.linears)
-      sum += linear.packed ? linear.packed->mask().zeros() : non_zero(linear.dense->cview()).zeros();
+    for (const Linear& linear : block.linears) sum += linear.zeros;
   return sum;
 }
 
@@ -178,12 +178,18 @@ std::vector<LinearSummary> inspect(const std::filesystem::path& directory, losa:
   for (std::size_t b = 0; b < checkpoint.config().blocks; ++b)
     for (std::size_t which = 0; which < linears_per_block; ++which) {
       const auto [rows, cols] = linear_shape(checkpoint.config(), which);
-      Matrix weight(rows, cols);
-      checkpoint.read_linear(b, which, weight.view(), executor);
-      std::string name = linear_tensor(b, which);
-      name.resize(name.size() - std::string_view(".weight").size());
-      out.push_back({std::move(name), checkpoint.linear_values(b, which).dtype_name, rows, cols,
-                     non_zero(weight.cview()).zeros(), checkpoint.compressed(b, which)});
+      LinearSummary one{.name = linear_tensor(b, which),
+                        .dtype = checkpoint.linear_values(b, which).dtype_name,
+                        .out = rows,
+                        .in = cols,
+                        .zeros = checkpoint.zeros(b, which, executor),
+                        .compressed = checkpoint.compressed(b, which)};
+      one.name.resize(one.name.size() - std::string_view(".weight").size());
+      if (one.compressed) {
+        const auto packed = checkpoint.read_packed(b, which);
+        one.kept_zeros = static_cast<std::size_t>(std::ranges::count(packed.values(), 0.0f));
+      }
+      out.push_back(std::move(one));
     }
   return out;
 }

@@ -39,11 +39,15 @@ struct ModelOptions {
 struct Linear {
   std::optional<Matrix> dense;                      // (out, in)
   std::optional<losa::PackedMatrix<float>> packed;  // (out, in)
+  std::size_t zeros = 0;  // pruned by the mask that is stored with it; without one, weights that are 0
 
   std::size_t bytes() const { return dense ? dense->bytes() : packed->bytes(); }
   /// y (tokens, out) = x (tokens, in) · Wᵀ.
   void forward(losa::MatrixView<const float> x, losa::MatrixView<float> y, losa::ExecutorRef executor) const;
 };
+
+/// From this share of zeros on, a layer counts as sparse already: its zeros are worth keeping, and worth packing.
+inline constexpr double notable_sparsity = 0.1;
 
 /// What `inspect` tells of one linear layer, read from the stored values.
 struct LinearSummary {
@@ -51,8 +55,9 @@ struct LinearSummary {
   std::string dtype;  // as the file spells it
   std::size_t out = 0;
   std::size_t in = 0;
-  std::size_t zeros = 0;
-  bool compressed = false;
+  std::size_t zeros = 0;       // pruned by the stored mask; without one, weights that are 0
+  std::size_t kept_zeros = 0;  // weights that the stored mask keeps and that are 0
+  bool compressed = false;     // stored with its mask
 };
 
 /// Products and their scratch are the model's own: one call at a time.

@@ -6,7 +6,9 @@
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
 #include <losa/core/finite.hpp>
+#include <losa/core/machine.hpp>
 #include <losa/core/mask.hpp>
+#include <losa/core/opaque.hpp>
 #include <losa/core/pattern.hpp>
 #include <losa/core/product_f64.hpp>
 #include <losa/core/progress.hpp>
@@ -14,4 +16,5 @@
 #include <losa/core/thread_pool.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
+#include <losa/core/worker.hpp>
 #include <losa/version.hpp>

@@ -5,8 +5,12 @@
 #include <losa/io/atomic_file.hpp>
 #include <losa/io/compressed.hpp>
 #include <losa/io/compressed_config.hpp>
+#include <losa/io/compressed_names.hpp>
+#include <losa/io/directory_hints.hpp>
 #include <losa/io/dtype.hpp>
+#include <losa/io/file_kind.hpp>
 #include <losa/io/file_services.hpp>
+#include <losa/io/json_document.hpp>
 #include <losa/io/json_events.hpp>
 #include <losa/io/mapped_file.hpp>
 #include <losa/io/safetensors_file.hpp>

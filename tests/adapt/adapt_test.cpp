@@ -46,6 +46,63 @@ TEST_CASE("monotone masks are nested; with regrow pruned weights do come back") 
   }
 }
 
+TEST_CASE("what was zero before stays zero: masks stay within a layer's support, whatever the method and the target") {
+  const losa::Random random{.seed = 5};
+  for (const bool regrow : {false, true})
+    for (const bool sparsegpt : {false, true})
+      for (const bool one_at_a_time : {false, true})
+        for (const double target : {0.3, 0.5, 0.8}) {
+          SmallEngine engine(2);
+          engine.one_at_a_time = one_at_a_time;
+          std::vector<losa::Mask> support;
+          for (std::size_t b = 0; b < 2; ++b)
+            for (auto& linear : engine.linears(b)) {
+              engine.hold(b);
+              losa::Mask kept(linear.out(), linear.in());
+              for (std::size_t i = 0; i < kept.size(); ++i)
+                kept.set(i / linear.in(), i % linear.in(), random.uniform(i + 1000 * support.size()) < 0.5);
+              linear.restrict_to(kept);
+              CHECK(linear.restricted());
+              CHECK(linear.zeros() == kept.zeros());
+              CHECK(linear.mask() == kept);
+              support.push_back(std::move(kept));
+            }
+          const auto report =
+              sparsegpt
+                  ? losa::adapt(engine, losa::SparseGpt{}, uniform_recipe(regrow), options(target, 2, 10))
+                  : losa::adapt(engine, losa::as_policy(losa::Wanda{}), uniform_recipe(regrow), options(target, 2, 10));
+          std::size_t l = 0, zeros = 0, present = 0, weights = 0;
+          for (std::size_t b = 0; b < 2; ++b) {
+            engine.hold(b);
+            for (auto& linear : engine.linears(b)) {
+              CHECK(linear.mask().subset_of(support[l]));
+              CHECK(linear.support_zeros() == support[l].zeros());
+              zeros += linear.zeros();
+              present += support[l++].zeros();
+              weights += linear.weight.size();
+            }
+          }
+          CHECK(zeros == std::max(present, losa::zeros_target(weights, target)));
+          CHECK(total_zeros(report.steps.back()) == zeros);
+        }
+}
+
+TEST_CASE("a mask outside of a layer's support is refused") {
+  SmallEngine engine(1);
+  auto& linear = engine.linears(0)[0];
+  losa::Mask kept = losa::Mask::full(linear.out(), linear.in());
+  kept.set(1, 2, false);
+  linear.restrict_to(kept);
+  CHECK_THROWS_WITH_AS(linear.set_mask(losa::Mask::full(linear.out(), linear.in())),
+                       "AdaptedLinear::set_mask: the mask of block0.up keeps weights that its support prunes",
+                       losa::RangeError);
+  CHECK_THROWS_AS(linear.restrict_to(losa::Mask(2, 2)), losa::ShapeError);
+  kept.set(3, 3, false);
+  linear.set_mask(kept);
+  CHECK(linear.zeros() == 2);
+  CHECK(linear.support_zeros() == 1);
+}
+
 TEST_CASE("without training steps the loop only prunes, and there are no adapters") {
   SmallEngine engine(2);
   const auto report =

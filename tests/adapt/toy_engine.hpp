@@ -148,7 +148,7 @@ class Engine {
   struct Block {
     std::vector<float> original, master;
     std::vector<losa::AdaptedLinear<A>> linears;
-    std::vector<losa::Mask> parked;
+    std::vector<typename losa::AdaptedLinear<A>::Masks> parked;
   };
 
   static void fill(MatrixView<float> hidden, std::uint64_t stream) {

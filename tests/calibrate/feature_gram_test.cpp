@@ -44,7 +44,7 @@ TEST_CASE("feature gram: F·Fᵀ by its definition, chunks around the sizes of a
       gram.add(chunks.back().view());
       columns += width;
     }
-    CHECK(gram.columns() == columns);
+    CHECK(gram.cols() == columns);
     check_against_definition(gram, chunks);
   }
 }
@@ -59,7 +59,7 @@ TEST_CASE("feature gram: shards over different columns merge to one stream, in a
   b.add(chunks[0].view());
   a.merge(b);
   a.merge(FeatureGram(9));
-  CHECK(a.columns() == 2103);
+  CHECK(a.cols() == 2103);
   check_against_definition(a, chunks);
 }
 

@@ -49,6 +49,38 @@ if cmake -G Ninja -S "$here/add_subdirectory" -B "$work/no_fetch" -DLOSA_SOURCE=
   exit 1
 fi
 
+# Losa twice in one project: the first wins and the second says so; an older first one, or a stranger of that name, is an
+# error. A newer copy is the same with another version in its header.
+mkdir -p "$work/newer" "$work/older"
+for age in newer older; do cp -r "$source_dir/CMakeLists.txt" "$source_dir/cmake" "$source_dir/include" "$source_dir/LICENSE" "$work/$age"; done
+sed -i 's/\(LOSA_VERSION_STRING "\)[^"]*/\19.0.0/' "$work/newer/include/losa/version.hpp"
+sed -i 's/\(LOSA_VERSION_STRING "\)[^"]*/\10.0.9/' "$work/older/include/losa/version.hpp"
+twice() {  # twice NAME SENTENCE FIRST SECOND [cmake options]: configures; the second's sentence is printed
+  local name=$1 sentence=$2 first=$3 second=$4
+  shift 4
+  local status=0
+  cmake -G Ninja -S "$here/twice" -B "$work/twice_$name" -DFIRST="$first" -DSECOND="$second" \
+    -DCMAKE_PREFIX_PATH="$work/prefix" "$@" >"$work/log" 2>&1 || status=1
+  tr -s '\n ' ' ' <"$work/log" | grep -q "$sentence" || { cat "$work/log" >&2; echo "consumers: twice: $name must say '$sentence'" >&2; exit 1; }
+  return $status
+}
+refused() {
+  if twice "$@"; then echo "consumers: twice: $1 must fail" >&2; exit 1; fi
+}
+taken="is there already and is taken"
+twice folders "$taken" "$source_dir" "$work/older"
+quietly cmake --build "$work/twice_folders"
+check twice "$work/twice_folders/consumer"
+twice same "$taken" "$source_dir" "$source_dir"
+twice installed_first "$taken" installed "$source_dir"
+twice installed_second "$taken" "$source_dir" installed
+twice installed_twice "Generating done" installed installed
+twice fetched "$taken" fetched fetched -DLOSA_ARCHIVE="$work/losa.tar.gz"
+twice late_io "$taken" "$source_dir" "$work/older" -DFIRST_WITHOUT_JSON=ON
+refused older "version 0.0.9, from $work/older, is there already, but" "$work/older" "$source_dir"
+refused newer "but 9.0.0 is asked for by the copy in $work/newer" installed "$work/newer"
+refused stranger "has a target .losa. that is not this library" stranger "$source_dir"
+
 # Plain -I: only the headers and the two libraries' own.
 quietly g++ -std=c++20 -I "$source_dir/include" $(pkg-config --cflags eigen3) "$here/main.cpp" -o "$work/plain" -pthread
 check plain "$work/plain"

@@ -7,7 +7,8 @@ nobody disturbed, bit for bit, and the same for one thread and for all.
 
 What stands after -- goes to `adapt`. Every trial kills the run once or several times (SIGKILL, at a random moment of
 what is left), resumes with a random number of threads, and compares every file of the result, report.json without its
-object `run`. Not part of ctest: it takes as long as a dozen or two of the runs. Exits 1 if a trial fails.
+object `run`. With --kills the trials go on until so many kills have met a run. Not part of ctest: it takes as long as a
+dozen or two of the runs. Exits 1 if a trial fails.
 """
 import argparse
 import json
@@ -78,6 +79,7 @@ def main():
     p.add_argument("--train", type=pathlib.Path, required=True)
     p.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/kill-trials"))
     p.add_argument("--trials", type=int, default=10)
+    p.add_argument("--kills", type=int, default=0, help="go on with trials until so many runs were killed")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("rest", nargs="*", help="options of adapt, after --")
     o = p.parse_args()
@@ -94,12 +96,15 @@ def main():
     finish(start(o, o.work / "one", 1))
     Trials().assert_same_result(o.work / "one", expected)
     print("undisturbed, 1 thread: the same bits", flush=True)
-    for number in range(1, o.trials + 1):
+    number = kills = 0
+    while number < o.trials or kills < o.kills:
+        number += 1
         moments, resumes = trial(o, number, whole, expected, threads)
+        kills += len(moments)
         killed = "; ".join(moments) or "not at all: it was done before"
         print(f"trial {number}: killed {killed}; resumed from a state {resumes} times; the same bits", flush=True)
     shutil.rmtree(o.work)
-    print(f"{o.trials} trials, all the same bits")
+    print(f"{number} trials with {kills} kills, all the same bits")
 
 
 if __name__ == "__main__":

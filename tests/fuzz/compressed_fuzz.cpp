@@ -23,12 +23,19 @@ template <class T>
 void read_all(const losa::io::SafetensorsFile& file) {
   for (const losa::io::Tensor& tensor : file.tensors()) {
     if (!tensor.name.ends_with(".compressed")) continue;
-    const std::string weight = tensor.name.substr(0, tensor.name.size() - 10) + "weight";
+    const std::string owner = losa::io::compressed_owner(tensor.name);
     try {
-      const auto packed = losa::io::read_compressed<T>(file, weight);
-      if (packed.kept() != packed.mask().kept()) __builtin_trap();
+      const losa::io::CompressedWeight stored = losa::io::find_compressed(file, owner);
+      const auto packed = losa::io::read_compressed<T>(stored);
+      if (packed.kept() != packed.mask().kept() || packed.mask() != stored.mask()) __builtin_trap();
+      std::vector<float> whole(stored.rows * stored.cols), row(stored.cols);
+      packed.to_dense(losa::view(whole.data(), stored.rows, stored.cols));
+      for (std::size_t r = 0; r < stored.rows; ++r) {
+        losa::io::read_compressed_rows(stored, r, losa::view(row.data(), 1, stored.cols));
+        if (!std::equal(row.begin(), row.end(), whole.begin() + static_cast<std::ptrdiff_t>(r * stored.cols)))
+          __builtin_trap();
+      }
     } catch (const losa::FileError&) {
-    } catch (const losa::RangeError&) {  // a tensor called ".compressed"
     }
   }
 }
@@ -45,15 +52,16 @@ void read_file(std::span<const std::byte> bytes) {
 
 /// A file whose four tensors have the right shapes for extents and a number of values that the input chooses.
 std::string with_header(std::span<const std::uint8_t> input) {
+  const char* prefix = input[0] & 128u ? "x" : "x.weight";
   const std::size_t rows = 1 + (input[0] & 7u);
-  const std::size_t cols = 1 + (input[0] >> 3);
+  const std::size_t cols = 1 + (input[0] >> 3 & 15u);
   const std::size_t values = input[1];
   std::string data;
   std::string header = "{";
   const auto add = [&](const char* name, const char* dtype, const std::string& shape, std::size_t bytes) {
     if (header.size() > 1) header += ",";
-    header += losa::detail::text("\"x.", name, R"(":{"dtype":")", dtype, R"(","shape":)", shape, R"(,"data_offsets":[)",
-                                 data.size(), ",", data.size() + bytes, "]}");
+    header += losa::detail::text("\"", prefix, ".", name, R"(":{"dtype":")", dtype, R"(","shape":)", shape,
+                                 R"(,"data_offsets":[)", data.size(), ",", data.size() + bytes, "]}");
     data.resize(data.size() + bytes);
   };
   add("bitmask", "U8", losa::detail::text("[", rows, ",", (cols + 7) / 8, "]"), rows * ((cols + 7) / 8));
@@ -94,6 +102,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     losa::io::find_sparsity_config(text);
     losa::io::add_sparsity_config(text, {});
+    losa::io::find_sparsity_config(losa::io::remove_sparsity_config(text));
   } catch (const losa::FileError&) {
   }
   try {

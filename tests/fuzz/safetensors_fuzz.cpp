@@ -1,5 +1,5 @@
-// Arbitrary bytes as a safetensors file, as a shard index and as a saved adapter: refused with a FileError, or every
-// tensor can be read.
+// Arbitrary bytes as a safetensors file, as a shard index, as a saved adapter and as tokens: refused with a FileError
+// of one line, or every tensor can be read.
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <losa/io/adapter_file.hpp>
+#include <losa/io/file_kind.hpp>
 #include <losa/io/safetensors_file.hpp>
 #include <losa/io/sharded_checkpoint.hpp>
 
@@ -32,6 +33,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     losa::detail::parse_shard_index({reinterpret_cast<const char*>(data), size}, "fuzz");
   } catch (const losa::FileError&) {
+  }
+  using losa::io::FileContent;
+  for (const auto content : {FileContent::safetensors, FileContent::json, FileContent::tokens, FileContent::text}) {
+    try {
+      losa::io::refuse_other_content(bytes, "fuzz", content);
+    } catch (const losa::FileError& error) {
+      if (std::string_view(error.what()).find('\n') != std::string_view::npos) __builtin_trap();
+    }
   }
   return 0;
 }

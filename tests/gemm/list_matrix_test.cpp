@@ -57,7 +57,7 @@ void check_layout(const ListMatrix<T>& list, const losa::Mask& mask) {
         for (std::size_t j = 0; j < n; ++j, ++k) {
           const std::size_t column = j < kept.size() ? kept[j] : kept.back();
           first += j % 4 == 3 && j < kept.size() && column < 128;
-          wrong += layout.columns[k] != column;
+          wrong += layout.col_indices[k] != column;
           if (j >= kept.size()) wrong += list.weights().values[k] != typename ListMatrix<T>::Value{};
         }
         wrong += counts[0] != first;
@@ -367,13 +367,13 @@ TEST_CASE("lists: kernels touch nothing past either end of any array, but 64 byt
           std::size_t total = 0;
           for (std::size_t k = 0; k < 2 * lists; ++k) total += 4 * std::size_t{layout.counts[k]};
           GuardedCopy<Value> values(weights.values, total, side, 64);
-          GuardedCopy<std::uint8_t> columns(layout.columns, total, side, 64);
+          GuardedCopy<std::uint8_t> columns(layout.col_indices, total, side, 64);
           GuardedCopy<std::uint8_t> counts(layout.counts, 2 * lists, side);
           GuardedCopy<std::size_t> offsets(layout.offsets, blocks * layout.ranges, side);
           GuardedCopy<std::size_t> shares(layout.shares, layout.share_count + 1, side);
           GuardedCopy<float> scales(weights.scales, weights.scales == nullptr ? 0 : 32 * blocks, side);
           layout.counts = counts.data();
-          layout.columns = columns.data();
+          layout.col_indices = columns.data();
           layout.offsets = offsets.data();
           layout.shares = shares.data();
           weights.values = values.data();

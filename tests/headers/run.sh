@@ -3,8 +3,10 @@
 #   graph          the include graph is the one of docs/architecture.md, and every umbrella reaches its folder
 #   alone          every header compiles alone, g++ and clang, warnings are errors
 #   inline         no function or variable in a header is non-inline
+#   hosts          they compile after C headers in GNU mode, and use no name that C headers define as a macro
 #   no_exceptions  core and gemm work under -fno-exceptions -fno-rtti
 #   odr            two translation units that include everything link and run, also with other -m flags
+#   fast_math      NaN and Inf are refused in a unit compiled with -ffast-math, by g++ and the newest clang that is here
 #   time           compile time of losa/gemm.hpp and losa/losa.hpp
 #   newest         headers against the newest Eigen and xsimd that PyPI carries (network)
 set -euo pipefail
@@ -95,11 +97,41 @@ check_inline() {
   echo "headers: no function or variable is non-inline"
 }
 
+# A host that includes C headers first: those that are here, and as macros the names that those of other systems define.
+# In the second unit the headers of others come before the macros: they are not ours to mend.
+hosts_with() {  # hosts_with COMPILER
+  local python openmp=""
+  python=$(python3-config --includes 2>/dev/null || true)
+  [ "$1" = g++ ] && openmp=-fopenmp
+  $1 -std=gnu++20 -I include $installed $python -w -fsyntax-only "$here/c_headers.cpp" ||
+    fail "hosts: $1: losa does not compile after C headers"
+  $1 $flags $installed $openmp -w -fsyntax-only "$work/hosts_$1.cpp" ||
+    fail "hosts: $1: a header uses a name of tests/headers/c_macros.txt"
+}
+
+check_hosts() {
+  local compiler job jobs=()
+  for compiler in g++ clang++; do
+    {
+      sed -nE 's/^ *# *include *<([^>]+)>.*/\1/p' $headers | grep -v '^losa/' | sort -u |
+        sed 's/.*/#if __has_include(<&>)\n#include <&>\n#endif/'
+      sed 's/#.*//' "$here/c_macros.txt" | tr -s ' ' '\n' |
+        sed -nE 's/^([A-Za-z_0-9]+)(.*)/#undef \1\n#define \1\2 ] [a macro of C headers] [/p'
+      printf '%s\n' $headers | { [ $compiler = g++ ] && cat || grep -v core/openmp; } | sed 's|include/\(.*\)|#include <\1>|'
+    } >"$work/hosts_$compiler.cpp"
+  done
+  hosts_with g++ & jobs+=($!)
+  hosts_with clang++ & jobs+=($!)
+  for job in "${jobs[@]}"; do wait "$job" || exit 1; done
+  echo "headers: they compile after C headers in GNU mode and use no name that those define as a macro, g++ and clang"
+}
+
 check_no_exceptions() {
   local compiler
   for compiler in g++ clang++; do
     $compiler $flags $warnings -O1 -fno-exceptions -fno-rtti "$here/no_exceptions.cpp" -o "$work/no_exceptions" -pthread
     "$work/no_exceptions"
+    "$work/no_exceptions" threads
   done
   echo "headers: core and gemm work without exceptions and RTTI, g++ and clang"
 }
@@ -128,6 +160,35 @@ check_odr() {
   for job in "${jobs[@]}"; do wait "$job" || failed=yes; done
   [ $failed = no ] || fail "odr: see above"
   echo "headers: two units that include everything link and run, other -m flags and either order included"
+}
+
+newest_clang() {
+  local found
+  found=$(ls /usr/bin/clang++-[0-9]* 2>/dev/null | sort -V | tail -n 1)
+  echo "${found:-clang++}"
+}
+
+# clang 17 was the first to believe of floats what -ffast-math promises.
+fast_math_with() {  # fast_math_with NAME FLAGS COMPILER
+  $3 -std=c++20 -ffast-math $2 -w -DLOSA_EXTERN_KERNELS -I include $installed -c "$here/fast_math.cpp" -o "$work/fast_math/$1.o" || return 1
+  g++ "$work/fast_math/$1.o" "$work/fast_math/kernels.o" -o "$work/fast_math/$1" -pthread || return 1
+  mkdir -p "$work/fast_math/$1.files"
+  (cd "$work/fast_math/$1.files" && "../$1") || fail "fast_math: $3 $2: see above"
+}
+
+check_fast_math() {
+  local clang job jobs=()
+  if grep -rnE '\b(isfinite|isnan|isinf|isnormal|fpclassify|infinity\(\)|quiet_NaN\(\))' include | grep -vE ':[0-9]+: *//'; then
+    fail "fast_math: compilers fold these; ask with losa/core/finite.hpp"
+  fi
+  clang=$(newest_clang)
+  mkdir -p "$work/fast_math"
+  printf '#include <losa/gemm.hpp>\n#include <losa/gemm/kernels.hpp>\n' >"$work/fast_math/kernels.cpp"
+  g++ $flags $installed -DLOSA_EXTERN_KERNELS -c "$work/fast_math/kernels.cpp" -o "$work/fast_math/kernels.o"
+  fast_math_with clang "-O3 -DWITH_ADAPTATION" "$clang" & jobs+=($!)
+  fast_math_with gcc -O2 g++ & jobs+=($!)
+  for job in "${jobs[@]}"; do wait "$job" || exit 1; done
+  echo "headers: NaN and Inf are refused under -ffast-math, g++ and $("$clang" --version | head -n 1)"
 }
 
 # One compilation's user time in seconds.
@@ -189,5 +250,5 @@ check_newest() {
   echo "headers: $(wc -w <<<"$users") headers compile with $versions"
 }
 
-[ $# -gt 0 ] || set -- graph alone inline no_exceptions odr time newest
+[ $# -gt 0 ] || set -- graph alone inline hosts no_exceptions odr fast_math time newest
 for check in "$@"; do "check_$check"; done

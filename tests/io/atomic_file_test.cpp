@@ -46,7 +46,7 @@ TEST_CASE("atomic file: appears whole at commit, leaves nothing else") {
       file.write(piece);
       expected += piece;
     }
-    CHECK(!file.direct());
+    CHECK(!file.in_place());
     CHECK(!std::filesystem::exists(dir / "x"));
     file.commit();
     CHECK(slurp(dir / "x") == expected);
@@ -120,7 +120,7 @@ TEST_CASE("atomic file: a full disk is an error that names the path") {
   CHECK(sentence([] { write_file("/dev/full", "x"); }) == full);  // at the flush
   CHECK(sentence([] {
           AtomicFile file("/dev/full");
-          CHECK(file.direct());
+          CHECK(file.in_place());
           file.write(std::string(100000, 'x'));  // at once
         }) == full);
   std::filesystem::create_symlink("/dev/full", dir / "link");
@@ -162,7 +162,7 @@ TEST_CASE("atomic file: devices and pipes are written directly") {
   std::string expected;
   {
     AtomicFile file(pipe);
-    CHECK(file.direct());
+    CHECK(file.in_place());
     for (const std::string& piece : pieces()) {
       file.write(piece);
       expected += piece;

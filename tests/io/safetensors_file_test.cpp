@@ -79,6 +79,26 @@ TEST_CASE("safetensors: tensors, metadata, holes, trailing bytes, unaligned offs
   CHECK(sentence([&] { read_values<double>(b); }) == "m: tensor \"b\": dtype must be F64, got F32");
 }
 
+TEST_CASE("safetensors: metadata that is null is none") {  // as the reference reader has it
+  const std::string bytes = safetensors(
+      R"({"__metadata__":null,"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"more":null}})", raw<float>({7}));
+  const SafetensorsFile file = parse(bytes);
+  CHECK(file.metadata().empty());
+  CHECK(file.tensors().size() == 1);
+  CHECK(read_values<float>(file.at("a")) == std::vector<float>{7});
+  CHECK(parse(safetensors(R"({"__metadata__":null})")).tensors().empty());
+}
+
+TEST_CASE("safetensors: a file that is something else is told by name") {
+  TempDir dir;
+  spit(dir / "m", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 269060552\n");
+  CHECK(sentence([&] { SafetensorsFile(dir / "m"); }) ==
+        (dir / "m") + ": is a Git LFS pointer, not a safetensors file: run `git lfs pull`");
+  CHECK(refusal("<!DOCTYPE html><html>").starts_with("m: is an HTML page"));
+  CHECK(refusal(std::string("PK\3\4\0\0\0\0\0\0", 10)).starts_with("m: is a zip archive, not a safetensors file: "));
+  CHECK(refusal(std::string(9, '\0')).starts_with("m: is zeros from its beginning"));
+}
+
 TEST_CASE("safetensors: a moved file keeps its tensors") {
   TempDir dir;
   spit(dir / "x", safetensors(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})", raw<float>({7})));
@@ -167,7 +187,8 @@ TEST_CASE("safetensors: every lie is refused in one sentence") {
   CHECK(refusal(raw<std::uint64_t>({100'000'001})) == "m: header of 100000001 bytes is above the limit of 100000000");
   CHECK(refusal(raw<std::uint64_t>({~std::uint64_t{0}})) ==
         "m: header of 18446744073709551615 bytes is above the limit of 100000000");
-  CHECK(refusal(raw<std::uint64_t>({9}) + "12345678") == "m: header of 9 bytes is cut off after 8");
+  CHECK(refusal(raw<std::uint64_t>({9}) + "12345678") ==
+        "m: header of 9 bytes is cut off after 8: download or copy the file again");
   CHECK(refusal("", 0) == "m: not valid JSON at byte 1");
   CHECK(refusal("{\"a\":", 0) == "m: not valid JSON at byte 6");
   CHECK(refusal("{} {}", 0) == "m: not valid JSON at byte 4");
@@ -178,6 +199,7 @@ TEST_CASE("safetensors: every lie is refused in one sentence") {
   CHECK(refusal(R"({"a":[]})", 0) == "m: tensor \"a\": its description is not a JSON object");
   CHECK(refusal(R"({"__metadata__":3})", 0) == "m: __metadata__ is not a JSON object");
   CHECK(refusal(R"({"__metadata__":[]})", 0) == "m: __metadata__ is not a JSON object");
+  CHECK(refusal(R"({"__metadata__":{"k":null}})", 0) == "m: __metadata__ entry \"k\" is not a string");
   CHECK(refusal(R"({"__metadata__":{"k":1}})", 0) == "m: __metadata__ entry \"k\" is not a string");
   CHECK(refusal(R"({"__metadata__":{"k":["a"]}})", 0) == "m: __metadata__ entry \"k\" is not a string");
   CHECK(refusal(R"({"__metadata__":{"k":{}}})", 0) == "m: __metadata__ entry \"k\" is not a string");
@@ -202,8 +224,10 @@ TEST_CASE("safetensors: every lie is refused in one sentence") {
         "m: tensor \"a\": data_offsets must be 2 numbers, got 1");
   CHECK(refusal(R"({"lm_head.weight":{"dtype":"U8","shape":[1],"data_offsets":[100,50]}})", 200) ==
         "m: tensor \"lm_head.weight\": offsets [100, 50) run backwards");
-  CHECK(refusal(R"({"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}})", 8) ==
-        "m: tensor \"a\": offsets [0, 9) leave the data, which has 8 bytes");
+  CHECK(
+      refusal(R"({"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}})", 8) ==
+      "m: tensor \"a\": offsets [0, 9) leave the data, which has 8 bytes: the file may be cut off, download or copy it "
+      "again");
   CHECK(refusal(R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,20]}})", 20) ==
         "m: tensor \"a\": F32 of shape [2, 3] takes 24 bytes, but offsets [0, 20) hold 20");
   CHECK(refusal(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,0]}})", 0) ==

@@ -158,8 +158,8 @@ TEST_CASE("choices: every field wrong in turn gives one line that names file, li
   CHECK(
       error_of(R"({"context": [1], "choices": ["x", [3]], "answer": 0})", 1000) ==
       at + "choices[0] is text, which only byte-level models take; this one has 1000 tokens: give a list of token ids");
-  CHECK(error_of(R"({"context": [1], "context": [1], "choices": [[2], [3]], "answer": 0})") ==
-        at + "JSON key \"context\" appears twice");
+  CHECK(error_of(R"({"context": [1], "context": [2], "choices": [[2], [3]], "answer": 0})") ==
+        at + "JSON key \"context\" appears twice, with different values");
   for (const char* line : {"{", "[]", "7", "{} {}", "\xff", "{\"context\": \"\xff\"}", "{\"a\": 1}"})
     CHECK(error_of(line).starts_with(at));
   CHECK(error_of(std::string(100000, '[')).starts_with(at));

@@ -116,7 +116,10 @@ TEST_CASE("config: biases and rotary scaling, in the old and the new spelling") 
     CAPTURE(field);
     auto one = json;
     one["rope_parameters"].erase(field);
-    CHECK(error_of(one.dump()) == std::string("config.json: rope_parameters: ") + field + " is missing");
+    if (field == std::string("original_max_position_embeddings"))  // transformers 5.24 takes max_position_embeddings
+      CHECK(parse_config(one.dump()).rope_scaling.first_context == 64);
+    else
+      CHECK(error_of(one.dump()) == std::string("config.json: rope_parameters: ") + field + " is missing");
     one["rope_parameters"][field] = -1;
     CHECK(error_of(one.dump()).starts_with(std::string("config.json: rope_parameters: ") + field + " must be in ["));
     one["rope_parameters"][field] = "1";
@@ -133,19 +136,15 @@ TEST_CASE("config: every field wrong in turn gives one line that names it") {
     const char* says;
   };
   const Wrong cases[] = {
-      {"architectures", "[\"MambaForCausalLM\"]", "architecture \"MambaForCausalLM\" is not supported"},
-      {"architectures", "\"LlamaForCausalLM\"", "architectures must be a list of one name"},
-      {"architectures", "[]", "architectures must be"},
       {"model_type", "\"qwen2\"", "model_type \"qwen2\" is not supported"},
       {"model_type", "7", "model_type must be a string, got 7"},
       {"attention_bias", "1", "attention_bias must be true or false, got 1"},
       {"mlp_bias", "\"no\"", "mlp_bias must be true or false, got \"no\""},
-      {"attention_dropout", "1.5", "attention_dropout must lie between"},
-      {"attention_dropout", "\"0\"", "attention_dropout must be a number, got \"0\""},
-      {"bos_token_id", "19", "bos_token_id 19 is outside the vocabulary of 19"},
-      {"eos_token_id", "[1, 40]", "eos_token_id 40 is outside"},
       {"eos_token_id", "1.5", "eos_token_id must be a token id"},
-      {"pad_token_id", "-2", "pad_token_id -2 is outside"},
+      {"eos_token_id", "\"2\"", "eos_token_id must be a token id, a list of token ids or null, got \"2\""},
+      {"eos_token_id", "[1, true]", "eos_token_id must be a token id, a list of token ids or null, got true"},
+      {"bos_token_id", "[1]", "bos_token_id must be a token id or null, got an array"},
+      {"pad_token_id", "{}", "pad_token_id must be a token id or null, got an object"},
       {"head_dim", "3", "head_dim must be even, got 3"},
       {"head_dim", "0", "head_dim must be in [1,"},
       {"hidden_act", "\"gelu\"", "hidden_act \"gelu\" is not supported; supported: silu"},
@@ -154,16 +153,13 @@ TEST_CASE("config: every field wrong in turn gives one line that names it") {
       {"hidden_size", "1e30", "hidden_size must be an integer"},
       {"hidden_size", "99999999999999999999999", "hidden_size must be an integer"},
       {"hidden_size", "null", "hidden_size is missing"},
-      {"initializer_range", "\"x\"", "initializer_range must be a number"},
       {"intermediate_size", "18446744073709551615", "intermediate_size must be in [1,"},
       {"max_position_embeddings", "0", "max_position_embeddings must be in"},
       {"num_attention_heads", "[4]", "num_attention_heads must be an integer, got an array"},
       {"num_hidden_layers", "{}", "num_hidden_layers must be an integer, got an object"},
       {"num_key_value_heads", "3", "num_key_value_heads 3 does not divide num_attention_heads 4"},
-      {"rms_norm_eps", "0", "rms_norm_eps must lie between 0 and 1"},
-      {"rms_norm_eps", "-1e-5", "rms_norm_eps"},
+      {"rms_norm_eps", "-1e-5", "rms_norm_eps must be in [0, 1], got"},
       {"rope_scaling", "{\"rope_type\": \"yarn\"}", "rope_scaling: rope_type \"yarn\" is not supported"},
-      {"rope_scaling", R"({"type": "dynamic", "factor": 2})", "rope_scaling: type \"dynamic\" is not supported"},
       {"rope_scaling", R"({"type": 7, "factor": 2})", "rope_scaling: type must be a string, got 7"},
       {"rope_scaling", R"({"factor": 2})", "rope_scaling: rope_type is missing"},
       {"rope_scaling", R"({"type": "linear"})", "rope_scaling: factor is missing"},
@@ -174,17 +170,22 @@ TEST_CASE("config: every field wrong in turn gives one line that names it") {
       {"rope_scaling", R"({"type": "default", "rope_theta": 5})", "rope_theta 5 contradicts rope_theta 10000"},
       {"rope_parameters", R"({"full_attention": {"rope_type": "default"}})", "each kind of layer (\"full_attention\")"},
       {"rope_parameters", R"({"rope_type": "default", "rope_theta": 5e5})", "contradicts rope_theta 10000"},
-      {"rope_parameters", "[]", "rope_parameters must be an object or null, got an array"},
+      {"rope_parameters", "[1]", "rope_parameters must be an object or null, got an array"},
       {"partial_rotary_factor", "0.5", "partial_rotary_factor 0.5 is not supported; supported: 1"},
       {"rope_scaling", "4", "rope_scaling must be an object or null, got 4"},
       {"rope_theta", "-1", "rope_theta must lie between"},
       {"rope_interleaved", "true", "rope_interleaved is true"},
-      {"sliding_window", "128", "sliding_window attention is not supported"},
+      {"sliding_window", "63",
+       "sliding_window 63 is not supported; supported: null, or at least max_position_embeddings 64"},
+      {"sliding_window", "\"x\"", "sliding_window must be a number or null, got \"x\""},
+      {"attention_chunk_size", "16", "attention_chunk_size 16 is not supported"},
+      {"layer_types", R"(["full_attention", "sliding_attention"])", "layer_types holds \"sliding_attention\""},
+      {"layer_types", R"(["linear_attention", "full_attention"])", "layer_types holds \"linear_attention\""},
+      {"layer_types", "\"full_attention\"", "layer_types must be a list of words"},
+      {"per_layer_config", R"({"0": {"intermediate_size": 8}})", "per_layer_config (layers of different sizes)"},
+      {"transformers_weights", "\"x.safetensors\"", "transformers_weights \"x.safetensors\" is not supported"},
       {"tie_word_embeddings", "\"yes\"", "tie_word_embeddings must be true or false, got \"yes\""},
-      {"torch_dtype", "\"float8\"", "torch_dtype \"float8\" is not supported"},
-      {"use_cache", "0", "use_cache must be true or false"},
       {"vocab_size", "true", "vocab_size must be an integer, got true"},
-      {"pretraining_tp", "\"2\"", "pretraining_tp must be an integer"},
       {"quantization_config", "{\"quant_method\": \"gptq\"}", "gptq"},
       {"quantization_config", "3", "quantization_config must be an object"},
   };
@@ -201,11 +202,177 @@ TEST_CASE("config: every field wrong in turn gives one line that names it") {
   }
 }
 
+TEST_CASE("config: what the model does not need is not looked at, as in transformers 5.24") {
+  struct Harmless {
+    const char* field;
+    const char* value;
+  };
+  const Harmless cases[] = {
+      {"architectures", R"(["FSDPLlamaForCausalLM"])"},
+      {"architectures", R"(["LlamaModel"])"},
+      {"architectures", R"(["LlamaForSequenceClassification", "LlamaForCausalLM"])"},
+      {"architectures", R"(["MistralForCausalLM"])"},
+      {"architectures", "[]"},
+      {"architectures", "null"},
+      {"architectures", "\"LlamaForCausalLM\""},
+      {"architectures", "[1]"},
+      {"attention_dropout", "1.5"},
+      {"attention_dropout", "null"},
+      {"initializer_range", "0"},
+      {"initializer_range", "null"},
+      {"pretraining_tp", "2"},
+      {"pretraining_tp", "null"},
+      {"use_cache", "null"},
+      {"torch_dtype", "\"float64\""},
+      {"torch_dtype", "\"torch.bfloat16\""},
+      {"dtype", "\"float8_e4m3fn\""},
+      {"dtype", "\"auto\""},
+      {"mlp_bias", "null"},
+      {"head_dim", "null"},
+      {"rms_norm_eps", "0.0"},
+      {"rope_scaling", "{}"},
+      {"rope_scaling", "[]"},
+      {"rope_scaling", R"({"type": "default"})"},
+      {"rope_scaling", R"({"type": "dynamic", "factor": 2.0})"},  // stretches only what is longer than the model takes
+      {"rope_parameters", "{}"},
+      {"sliding_window", "64"},
+      {"layer_types", R"(["full_attention", "full_attention"])"},
+      {"layer_types", "null"},
+      {"per_layer_config", "{}"},
+      {"quantization_config", "null"},
+      {"transformers_weights", "\"model.safetensors\""},
+      {"bos_token_id", "19"},
+      {"pad_token_id", "-2"},
+      {"pad_token_id", "32000"},
+      {"eos_token_id", "19"},
+      {"eos_token_id", "-1"},
+      {"eos_token_id", "[]"},
+      {"eos_token_id", "1e300"},
+      {"logits_scaling", "8.0"},
+      {"auto_map", R"({"AutoModelForCausalLM": "modeling.X"})"},
+  };
+  auto usual = toy::config_json({});
+  usual["bos_token_id"] = nullptr;
+  usual["num_attention_heads"] = 3;  // a head_dim of 4 with and without being told
+  usual["num_key_value_heads"] = 3;
+  const llama::Config expected = parse_config(usual.dump());
+  for (const Harmless& harmless : cases) {
+    CAPTURE(harmless.field);
+    CAPTURE(harmless.value);
+    auto json = usual;
+    json[harmless.field] = nlohmann::json::parse(harmless.value);
+    CHECK(error_of(json.dump()) == "");
+    llama::Config got = parse_config(json.dump());
+    if (harmless.field == std::string("rms_norm_eps")) got.norm_epsilon = expected.norm_epsilon;
+    CHECK(got == expected);
+  }
+  auto json = usual;
+  json["eos_token_id"] = {300, 4, -1, 5.0, 18446744073709551615u};
+  CHECK(parse_config(json.dump()).ends == std::vector<std::size_t>{4, 5});
+  json = usual;
+  json["layer_types"] = {"sliding_attention", "full_attention", "chunked_attention"};
+  json["sliding_window"] = 4096;
+  CHECK(parse_config(json.dump()) == expected);
+  json = usual;
+  json["rope_scaling"] = nlohmann::json::object();
+  json["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 2}};
+  CHECK(parse_config(json.dump()).rope_scaling.factor == 2);
+}
+
+TEST_CASE("config: without model_type, architectures says what the model is") {
+  auto json = toy::config_json({});
+  json.erase("model_type");
+  CHECK_NOTHROW(parse_config(json.dump()));
+  json["architectures"] = {"X", "LlamaForCausalLM"};
+  CHECK_NOTHROW(parse_config(json.dump()));
+  json["architectures"] = "LlamaForCausalLM";
+  CHECK_NOTHROW(parse_config(json.dump()));
+  json["architectures"] = {"MambaForCausalLM"};
+  CHECK(error_of(json.dump()) ==
+        "config.json: model_type is missing, and architectures is \"MambaForCausalLM\"; supported: LlamaForCausalLM");
+  json["architectures"] = nlohmann::json::array();
+  CHECK(error_of(json.dump()) ==
+        "config.json: model_type is missing, and architectures is empty; supported: LlamaForCausalLM");
+}
+
+TEST_CASE("config: a key that is there twice must say the same") {
+  std::string text = toy::config_json({}).dump();
+  text.back() = ',';
+  CHECK(error_of(text + R"("hidden_size":12})") == "");
+  CHECK(error_of(text + R"("rope_scaling":null,"architectures":["LlamaForCausalLM"]})") == "");
+  CHECK(error_of(text + R"("hidden_size":13})") ==
+        "config.json: JSON key \"hidden_size\" appears twice, with different values");
+}
+
+TEST_CASE("config: what generation_config.json says comes over config.json, what it does not say stays") {
+  auto json = toy::config_json({});
+  json["eos_token_id"] = {3, 4};
+  json["bos_token_id"] = 1;
+  json["pad_token_id"] = 0;
+  const llama::Config before = parse_config(json.dump());
+  CHECK(before.begin == 1);
+  CHECK(before.pad == 0);
+  using Ends = std::vector<std::size_t>;
+  const auto after = [&](const char* text) {
+    llama::Config config = before;
+    llama::parse_generation_config(text, config);
+    return config;
+  };
+  CHECK(after(R"({"eos_token_id":7})").ends == Ends{7});
+  CHECK(after(R"({"eos_token_id":[7,4,9]})").ends == Ends{7, 4, 9});
+  CHECK(after(R"({"eos_token_id":7.0,"bos_token_id":2,"pad_token_id":5})").begin == 2);
+  CHECK(after(R"({"eos_token_id":7.0,"bos_token_id":2,"pad_token_id":5})").pad == 5);
+  for (const char* unsaid : {"{}", R"({"eos_token_id":null,"temperature":0.6})", R"({"_from_model_config":true})",
+                             R"({"max_length":3,"do_sample":true,"top_k":1,"suppress_tokens":[1]})"}) {
+    CAPTURE(unsaid);
+    CHECK(after(unsaid) == before);
+  }
+  for (const char* none : {R"({"eos_token_id":-1})", R"({"eos_token_id":[]})"}) {
+    CAPTURE(none);
+    CHECK(after(none).ends.empty());
+    CHECK(after(none).begin == 1);
+  }
+
+  const auto refusal = [&](const char* text) {
+    try {
+      after(text);
+    } catch (const losa::FileError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const std::string file = "generation_config.json: ";
+  CHECK(refusal("") == file + "not valid JSON at byte 1");
+  CHECK(refusal("[]") == file + "must hold a JSON object, got an array");
+  CHECK(refusal("null") == file + "must hold a JSON object, got null");
+  CHECK(refusal(R"({"eos_token_id":"2"})") ==
+        file + "eos_token_id must be a token id, a list of token ids or null, got \"2\"");
+  CHECK(refusal(R"({"eos_token_id":[2,1.5]})") ==
+        file + "eos_token_id must be a token id, a list of token ids or null, got 1.5");
+  CHECK(refusal(R"({"eos_token_id":3,"eos_token_id":4})") ==
+        file + "JSON key \"eos_token_id\" appears twice, with different values");
+  CHECK(refusal("<html>") ==
+        file + "is an HTML page, of a login or an error perhaps, not JSON: download the file again");
+}
+
+TEST_CASE("config: a directory's generation_config.json is read with its config.json") {
+  const toy::Folder folder;
+  auto json = toy::config_json({});
+  json["eos_token_id"] = 3;
+  toy::write_text(folder / "config.json", json.dump());
+  CHECK(llama::read_config(folder.path).ends == std::vector<std::size_t>{3});
+  toy::write_text(folder / "generation_config.json", R"({"eos_token_id":[3,5]})");
+  CHECK(llama::read_config(folder.path).ends == std::vector<std::size_t>{3, 5});
+  toy::write_text(folder / "generation_config.json", "{");
+  CHECK_THROWS_WITH_AS(llama::read_config(folder.path), doctest::Contains("generation_config.json: not valid JSON"),
+                       losa::FileError);
+}
+
 TEST_CASE("config: what is no configuration") {
   CHECK(error_of("").find("not valid JSON") != std::string::npos);
   CHECK(error_of("{\"hidden_size\": 12").find("not valid JSON at byte") != std::string::npos);
   CHECK(error_of("[]").find("must hold a JSON object") != std::string::npos);
-  CHECK(error_of("{}").find("neither architectures nor model_type") != std::string::npos);
+  CHECK(error_of("{}").find("neither model_type nor architectures") != std::string::npos);
   CHECK_FALSE(error_of(std::string(100000, '[')).empty());
   auto json = toy::config_json({});
   json["hidden_act"] = "line\nbreak" + std::string(500, 'x');
@@ -213,7 +380,26 @@ TEST_CASE("config: what is no configuration") {
   CHECK(error.find('\n') == std::string::npos);
   CHECK(error.size() < 250);
   const toy::Folder folder;
-  CHECK_THROWS_WITH_AS(llama::read_config(folder.path), doctest::Contains("config.json: cannot open"), losa::FileError);
+  const auto refusal = [&] {
+    try {
+      llama::read_config(folder.path);
+    } catch (const losa::FileError& missing) {
+      return std::string(missing.what());
+    }
+    return std::string();
+  };
+  const std::string absent = (folder / "config.json").string() + ": cannot open for reading: No such file or directory";
+  CHECK(refusal() == absent);
+  toy::write_text(folder / "model.gguf", std::string("GGUF\3\0\0\0", 8));
+  CHECK(refusal() == absent + "; its largest file is \"model.gguf\", a GGUF model: convert it first");
+  CHECK_THROWS_WITH_AS(llama::read_config(folder / "model.gguf"),
+                       doctest::Contains("is not a directory but a GGUF model"), losa::FileError);
+  toy::write_text(folder / "params.json", "{}");
+  CHECK(refusal() == absent + "; the directory holds params.json, Meta's own form: convert it first");
+  toy::fs::create_directory(folder / "snapshots");
+  CHECK(refusal() == absent + "; the directory is one of a hub's cache: give one of those in snapshots");
+  toy::write_text(folder / "adapter_config.json", "{}");
+  CHECK(refusal() == absent + "; the directory holds a PEFT adapter: merge it into its model, and give that");
   CHECK_THROWS_WITH_AS(llama::read_config(""), "the name of the model's directory is empty", losa::FileError);
   CHECK_THROWS_WITH_AS(llama::read_config(folder / "none"), doctest::Contains("is not a directory"), losa::FileError);
 }

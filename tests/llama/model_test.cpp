@@ -266,7 +266,7 @@ TEST_CASE("model: a directory that does not fit its configuration is refused in 
   };
   CHECK(with("hidden_size", 16).find("config.json asks for [19, 16], got [19, 12]") != std::string::npos);
   CHECK(with("intermediate_size", 24).find("config.json asks for [24, 12]") != std::string::npos);
-  CHECK(with("num_hidden_layers", 1).find("config.json has num_hidden_layers 1") != std::string::npos);
+  CHECK(with("num_hidden_layers", 1).empty());  // what the other blocks hold is not needed
   CHECK(with("num_hidden_layers", 3).find("\"model.layers.2.input_layernorm.weight\" is missing") != std::string::npos);
   CHECK(with("num_attention_heads", 8).find("asks for [32, 12]") != std::string::npos);
   CHECK(with("num_key_value_heads", 4).find("asks for [16, 12]") != std::string::npos);
@@ -286,23 +286,27 @@ TEST_CASE("model: a directory that does not fit its configuration is refused in 
   CHECK(write([](auto& t) {
           t["lm_head.weight"] = t["model.embed_tokens.weight"];
           t["lm_head.weight"].data[7] += 1;
-        }).find("\"lm_head.weight\" is not the embedding, which config.json's tie_word_embeddings says") !=
-        std::string::npos);
-  CHECK(write([&](auto& t) {
-          t["model.layers.0.mlp.gate_proj.bias"] = {{20}, std::vector<float>(20)};
-        }).find("gate_proj.bias\": config.json has no mlp_bias") != std::string::npos);
-  for (const char* stray : {"model.layers.0", "model.layers.0.", "model.layers.0xself_attn.q_proj.weight",
-                            "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.q_proj.weight.weight"})
+        }).empty());
+  for (const float value : {0.0f, 1.0f}) {
+    const std::string error = write([&](auto& t) {
+      t["model.layers.0.mlp.gate_proj.bias"] = {{20}, std::vector<float>(20, value)};
+    });
+    CHECK(error.empty() == (value == 0));
+    if (value != 0) CHECK(error.find("config.json has no mlp_bias, and its values are not 0") != std::string::npos);
+  }
+  for (const char* stray :
+       {"model.layers.0.", "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.q_proj.weight.weight"})
     CHECK(write([&](auto& t) {
             t[stray] = {{1}, {1}};
-          }).find("is not part of the Llama architecture") != std::string::npos);
+          }).find("is not part of the Llama architecture, and its values are not 0") != std::string::npos);
+  for (const char* unneeded : {"model.layers.0", "model.layers.9.mlp.up_proj.weight", "foo.bitmask", "norm.weight"})
+    CHECK(write([&](auto& t) { t[unneeded] = {{1}, {1}}; }).empty());
   CHECK(write([&](auto& t) {
           t["model.layers.0.self_attn.q_proj.compressed"] = {{1}, {1}};
         }).find("q_proj.weight\": is there compressed too") != std::string::npos);
-  for (const char* stray : {"lm_head.compressed", "foo.bitmask"})
-    CHECK(write([&](auto& t) {
-            t[stray] = {{1}, {1}};
-          }).find("only the blocks' linear layers may be compressed") != std::string::npos);
+  CHECK(write([&](auto& t) {
+          t["lm_head.compressed"] = {{1}, {1}};
+        }).find("\"lm_head.shape\" is missing") != std::string::npos);
   CHECK(write([](auto&) {}).empty());
   CHECK(with("attention_bias", true).find("\"model.layers.0.self_attn.q_proj.bias\" is missing") != std::string::npos);
   CHECK(with("mlp_bias", true).find("\"model.layers.0.mlp.gate_proj.bias\" is missing") != std::string::npos);
@@ -312,11 +316,45 @@ TEST_CASE("model: a directory that does not fit its configuration is refused in 
   CHECK(write([&](auto& t) { t[name].data[5] = NAN; }).find("NaN at [0, 5]") != std::string::npos);
   CHECK(write([&](auto& t) { t["model.norm.weight"].data[3] = INFINITY; }).find("Inf at [3]") != std::string::npos);
   CHECK(write([&](auto& t) {
-          t["model.layers.0.self_attn.q_proj.bias"] = {{16}, std::vector<float>(16)};
+          t["model.layers.0.self_attn.q_proj.bias"] = {{16}, std::vector<float>(16, 1.0f)};
         }).find("q_proj.bias\": config.json has no attention_bias") != std::string::npos);
   CHECK(write([&](auto& t) { t["model.layers.0.self_attn.rotary_emb.inv_freq"] = {{2}, {1, 1}}; }).empty());
   toy::fs::remove(path / "model.safetensors");
   CHECK(error_of(path).find("holds neither") != std::string::npos);
+}
+
+TEST_CASE("model: a head of its own counts where the configuration ties it, if its values differ") {
+  const toy::Folder folder;
+  const auto tokens = toy::tokens(12, 19);
+  const auto logits = [&](const char* name, auto&& change, bool tied) {
+    auto tensors = toy::tensors({});
+    change(tensors);
+    toy::write_model(folder / name);
+    toy::write_safetensors(folder / name / "model.safetensors", tensors);
+    auto json = toy::config_json({});
+    json["tie_word_embeddings"] = tied;
+    toy::write_text(folder / name / "config.json", json.dump());
+    const Model model = Model::load(folder / name);
+    Matrix hidden, out(12, 19);
+    model.forward(tokens, 12, hidden);
+    model.head(hidden.cview(), out.view());
+    return std::vector<float>(out.view().data, out.view().data + 12 * 19);
+  };
+  const auto copied = [](auto& t) { t["lm_head.weight"] = t["model.embed_tokens.weight"]; };
+  const auto own = [&](auto& t) {
+    copied(t);
+    for (float& value : t["lm_head.weight"].data) value *= 0.5f;
+  };
+  const auto alone = [&](auto& t) {
+    copied(t);
+    t.erase("model.embed_tokens.weight");
+  };
+  const auto usual = logits(
+      "usual", [](auto&) {}, true);
+  CHECK(logits("copied", copied, true) == usual);
+  CHECK(logits("alone", alone, true) == usual);
+  CHECK(logits("own", own, true) == logits("untied", own, false));
+  CHECK(logits("own2", own, true) != usual);
 }
 
 TEST_CASE("model: dense and sparse paths agree on a model with zeros, and say what they hold") {

@@ -53,6 +53,7 @@ struct AdaptArguments {
   std::size_t calibration_context = 256;
   double hold_out = 0;
   bool resume = false;
+  std::optional<bool> keep_mask;
   std::optional<losa::NofM> n_of_m;
   std::string command;
 };
@@ -105,37 +106,44 @@ void check(AdaptArguments& a) {
 /// As many sequences of the held-out part are evaluated: enough to tell methods apart, in seconds.
 constexpr std::size_t hold_out_sequences = 128;
 
+llama::KeepMask keep_mask(const AdaptArguments& a) {
+  if (!a.keep_mask) return llama::KeepMask::stored;
+  return *a.keep_mask ? llama::KeepMask::zeros : llama::KeepMask::none;
+}
+
 /// Every argument that the result depends on.
 Json arguments_json(const AdaptArguments& a) {
-  return Json{{"model", a.model},
-              {"train", a.train},
-              {"method", a.choice.method},
-              {"mask", a.choice.mask},
-              {"sparsity", *a.sparsity},
-              {"pattern", a.pattern.empty() ? Json() : Json(a.pattern)},
-              {"sparsity_allocation", a.choice.sparsity_allocation},
-              {"rank_allocation", a.choice.rank_allocation},
-              {"schedule", a.choice.schedule},
-              {"schedule_steps", *a.choice.steps},
-              {"regrow", *a.choice.regrow},
-              {"delta", *a.choice.delta},
-              {"train_tokens", a.train_tokens},
-              {"batch", a.batch},
-              {"context", a.context},
-              {"learning_rate", *a.choice.learning_rate},
-              {"early_share", *a.choice.training.early_share},
-              {"warmup", a.choice.training.warmup},
-              {"weight_decay", a.choice.training.weight_decay},
-              {"clip", a.choice.training.clip},
-              {"dropout", a.choice.training.dropout},
-              {"mean_rank", *a.choice.mean_rank},
-              {"alpha", a.alpha},
-              {"calibration_sequences", a.calibration_sequences},
-              {"calibration_context", a.calibration_context},
-              {"hold_out", a.hold_out},
-              {"skip", a.skip},
-              {"dtype", a.dtype},
-              {"seed", a.common.seed}};
+  Json json{{"model", a.model},
+            {"train", a.train},
+            {"method", a.choice.method},
+            {"mask", a.choice.mask},
+            {"sparsity", *a.sparsity},
+            {"pattern", a.pattern.empty() ? Json() : Json(a.pattern)},
+            {"sparsity_allocation", a.choice.sparsity_allocation},
+            {"rank_allocation", a.choice.rank_allocation},
+            {"schedule", a.choice.schedule},
+            {"schedule_steps", *a.choice.steps},
+            {"regrow", *a.choice.regrow},
+            {"delta", *a.choice.delta},
+            {"train_tokens", a.train_tokens},
+            {"batch", a.batch},
+            {"context", a.context},
+            {"learning_rate", *a.choice.learning_rate},
+            {"early_share", *a.choice.training.early_share},
+            {"warmup", a.choice.training.warmup},
+            {"weight_decay", a.choice.training.weight_decay},
+            {"clip", a.choice.training.clip},
+            {"dropout", a.choice.training.dropout},
+            {"mean_rank", *a.choice.mean_rank},
+            {"alpha", a.alpha},
+            {"calibration_sequences", a.calibration_sequences},
+            {"calibration_context", a.calibration_context},
+            {"hold_out", a.hold_out},
+            {"skip", a.skip},
+            {"dtype", a.dtype},
+            {"seed", a.common.seed}};
+  if (a.keep_mask) json["keep_mask"] = *a.keep_mask;
+  return json;
 }
 
 constexpr std::uint64_t fnv_start = 14695981039346656037ull;
@@ -257,6 +265,47 @@ std::size_t smallest_side(E& engine) {
   return smallest;
 }
 
+/// What the model's layers hold of zeros before anything is pruned, and what becomes of them.
+struct InputZeros {
+  std::size_t weights = 0;  // of all layers that are adapted
+  std::size_t layers = 0;   // whose zeros stay
+  std::size_t zeros = 0;    // in them
+  std::size_t loose = 0;    // layers with a notable share of zeros that may move
+};
+
+template <class E>
+InputZeros input_zeros(E& engine) {
+  InputZeros found;
+  for (std::size_t b = 0; b < engine.blocks(); ++b)
+    for (const auto& layer : engine.linears(b)) {
+      const std::size_t size = layer.out() * layer.in();
+      found.weights += size;
+      if (layer.restricted()) {
+        ++found.layers;
+        found.zeros += layer.support_zeros();
+        continue;
+      }
+      const auto which =
+          std::ranges::find_if(llama::linear_names, [&](auto name) { return layer.name.ends_with(name); });
+      const std::size_t zeros = engine.checkpoint().zeros(
+          b, static_cast<std::size_t>(which - llama::linear_names.begin()), engine.executor());
+      found.loose += static_cast<double>(zeros) >= llama::notable_sparsity * static_cast<double>(size);
+    }
+  return found;
+}
+
+void tell(const InputZeros& input, const AdaptArguments& a) {
+  if (input.loose != 0 && !a.keep_mask)
+    note(losa::detail::text("at least a tenth of the weights is zero already in ", input.loose,
+                            " layers, without a stored mask; these zeros may move (--keep-mask keeps them, "
+                            "--no-keep-mask ends this line)"));
+  const double share = static_cast<double>(input.zeros) / static_cast<double>(input.weights);
+  if (share > *a.sparsity && !a.n_of_m)
+    note(losa::detail::text("the model's masks prune ", std::round(share * 1e4) / 1e4,
+                            " of the weights already, more than ", *a.sparsity,
+                            "; they stay (--no-keep-mask lets them go)"));
+}
+
 template <losa::Adapter A>
 void run_adapt(const AdaptArguments& a) {
   const llama::Config config = llama::read_config(a.model);
@@ -271,7 +320,7 @@ void run_adapt(const AdaptArguments& a) {
     losa::detail::raise<losa::RangeError>("--hold-out ", a.hold_out, ": leaves ", held,
                                           " tokens, fewer than one sequence of ", a.context);
 
-  losa::ThreadPool pool(a.common.threads);
+  Threads pool(a.common);
   RunDirectory directory(a.out, a.resume);
   if (directory.complete()) {
     std::ifstream file(directory.report());
@@ -286,16 +335,20 @@ void run_adapt(const AdaptArguments& a) {
     write_json(a.common, report);
     return;
   }
-  const bool park = a.memory == "block" || (a.memory == "auto" && linear_bytes(config) > machine_memory() / 4);
+  const bool park = a.memory == "block" || (a.memory == "auto" && linear_bytes(config) > losa::usable_memory() / 4);
   const llama::AdaptEngineOptions engine_options{.calibration_sequences = a.calibration_sequences,
                                                  .calibration_context = a.calibration_context,
                                                  .batch = a.batch,
                                                  .context = a.context,
                                                  .seed = a.common.seed,
                                                  .skip = a.skip,
+                                                 .keep_mask = keep_mask(a),
                                                  .scratch = park ? directory.scratch().string() : std::string()};
   if (park) note_unmapped_scratch(directory.scratch().string());
   llama::AdaptEngine<A> engine(a.model, tokens, tokens, engine_options, pool);
+  pool.begin_work();
+  const InputZeros input = input_zeros(engine);
+  tell(input, a);
 
   losa::AdaptOptions options;
   options.sparsity = *a.sparsity;
@@ -379,8 +432,10 @@ void run_adapt(const AdaptArguments& a) {
   } catch (const losa::NumericError&) {  // these would come again at the same step
     directory.abandon();
     throw;
-  } catch (const losa::RangeError&) {
+  } catch (const losa::RangeError& error) {
     directory.abandon();
+    if (a.n_of_m && input.layers != 0)  // groups that keep fewer than N already
+      losa::detail::raise<losa::RangeError>(error.what(), " (the model's masks are kept; --no-keep-mask lets them go)");
     throw;
   }
   if (!finished) {
@@ -394,6 +449,7 @@ void run_adapt(const AdaptArguments& a) {
   files->finish();
   Json report = report_json(engine, run.report());
   report["arguments"] = arguments_json(a);
+  report["input"] = {{"masks_kept", input.layers}, {"zeros_kept", input.zeros}, {"sparse_without_mask", input.loose}};
   const Json started = Json::parse(print);  // perhaps by a command that spelled the names in another way
   for (const char* name : {"model", "train"})
     if (started.contains(name)) report["arguments"][name] = started[name];
@@ -407,7 +463,7 @@ void run_adapt(const AdaptArguments& a) {
   log.seconds["write"] += std::chrono::duration<double>(Clock::now() - writing).count();
   Json seconds;
   for (const auto& [phase, value] : log.seconds) seconds[phase] = value;
-  report["run"] = {{"command", a.command}, {"backend", losa::backend_name()},    {"threads", a.common.threads},
+  report["run"] = {{"command", a.command}, {"backend", losa::backend_name()},    {"threads", pool.concurrency()},
                    {"seconds", seconds},   {"peak_memory_bytes", peak_memory()}, {"resumes", log.resumes}};
   add_side_files(report["run"], files->side_files());
   if (log.damping.raised != 0)
@@ -493,9 +549,15 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
              perplexity_help)
       ->capture_default_str();
   sub->add_option("--skip", a->skip, "regular expression: layers to leave alone (model.layers.0.mlp.down_proj)");
-  sub->add_option("--memory", a->memory,
-                  "weights in memory: all, one block at a time (the rest waits in files under --out), or auto, which "
-                  "takes a block at a time for a model above a quarter of the memory")
+  sub->add_flag_callback(
+      "--keep-mask", [a] { a->keep_mask = true; },
+      "the model's zeros stay zeros, whatever pruned it; more may be added (default: where the file stores a mask)");
+  sub->add_flag_callback(
+      "--no-keep-mask", [a] { a->keep_mask = false; }, "let the model's zeros move, stored masks or not");
+  sub->add_option(
+         "--memory", a->memory,
+         "weights in memory: all, one block at a time (the rest waits in files under --out), or auto, which "
+         "takes a block at a time for a model above a quarter of the memory (the machine's or the container's)")
       ->check(CLI::IsMember({"auto", "all", "block"}))
       ->capture_default_str();
   sub->add_option(

@@ -61,7 +61,7 @@ nlohmann::ordered_json row(double dense, double sparse, double tokens) {
           {"speedup", dense / sparse}};
 }
 
-void bench_model(const BenchArguments& a, losa::ThreadPool& pool) {
+void bench_model(const BenchArguments& a, Threads& pool) {
   const std::size_t positions = llama::read_config(a.model).positions;
   for (const auto& [name, tokens] : {std::pair("--prefill", a.prefill), std::pair("--decode", a.decode)})
     if (tokens && *tokens > positions)
@@ -70,6 +70,7 @@ void bench_model(const BenchArguments& a, losa::ThreadPool& pool) {
   note_unmapped(a.model, 2);
   const llama::Model models[2] = {llama::Model::load(a.model, {.weights = llama::Weights::dense}, pool),
                                   llama::Model::load(a.model, {.weights = llama::Weights::sparse}, pool)};
+  pool.begin_work();
   const llama::Config& config = models[0].config();
   const std::size_t prefill = a.prefill.value_or(std::min(default_prefill, config.positions));
   const std::size_t decode = a.decode.value_or(std::min(default_decode, config.positions));
@@ -94,7 +95,7 @@ void bench_model(const BenchArguments& a, losa::ThreadPool& pool) {
       static_cast<double>(models[0].linear_zeros()) / static_cast<double>(models[0].linear_weights());
   nlohmann::ordered_json json{{"model", a.model},
                               {"sparsity", sparsity},
-                              {"threads", a.common.threads},
+                              {"threads", pool.concurrency()},
                               {"backend", std::string(losa::backend_name())},
                               {"dense_bytes", models[0].bytes()},
                               {"sparse_bytes", models[1].bytes()},
@@ -102,7 +103,7 @@ void bench_model(const BenchArguments& a, losa::ThreadPool& pool) {
                               {"decode", row(dense_decode, sparse_decode, static_cast<double>(decode))}};
   write_json(a.common, json);
   char text[160];
-  std::snprintf(text, sizeof text, "block weights %.2f %% zeros, %zu threads", 100 * sparsity, a.common.threads);
+  std::snprintf(text, sizeof text, "block weights %.2f %% zeros, %zu threads", 100 * sparsity, pool.concurrency());
   say(a.common, text);
   std::snprintf(text, sizeof text, "weights held   dense %11zu bytes   sparse %11zu bytes   %.2fx", models[0].bytes(),
                 models[1].bytes(), static_cast<double>(models[0].bytes()) / static_cast<double>(models[1].bytes()));
@@ -130,16 +131,17 @@ std::pair<std::size_t, std::size_t> parse_layer(const std::string& text) {
 }
 
 /// One linear layer on its own, with copies enough that its weights come from memory and not from the cache.
-void bench_layer(const BenchArguments& a, losa::ThreadPool& pool) {
+void bench_layer(const BenchArguments& a, Threads& pool) {
   const auto [out, in] = parse_layer(a.layer);
   constexpr std::size_t cold_bytes = std::size_t{768} << 20;  // more than any last-level cache we have met
   const std::size_t copies = std::max<std::size_t>(2, cold_bytes / (out * in * sizeof(float)));
   const double weights = static_cast<double>(out) * static_cast<double>(in);
   const double needed = weights * (static_cast<double>(copies) * (sizeof(float) * (2 - a.sparsity) + 0.125) + 0.125);
-  if (const std::size_t there = machine_memory(); there != 0 && needed > static_cast<double>(there))
+  if (const std::size_t there = losa::usable_memory(); there != 0 && needed > static_cast<double>(there))
     losa::detail::raise<losa::RangeError>("--layer ", a.layer, ": ", copies, " copies, dense and sparse, need ",
-                                          bytes_text(needed), " of memory; this machine has ",
-                                          bytes_text(static_cast<double>(there)));
+                                          bytes_text(needed), " of memory; there are ",
+                                          bytes_text(static_cast<double>(there)), " (machine, container, ulimit)");
+  pool.begin_work();
   const losa::Random random{.seed = a.common.seed, .stream = 2};
   std::vector<llama::Matrix> dense;
   std::vector<losa::PackedMatrix<float>> sparse;
@@ -167,7 +169,7 @@ void bench_layer(const BenchArguments& a, losa::ThreadPool& pool) {
   nlohmann::ordered_json json{
       {"layer", a.layer},
       {"sparsity", mask.sparsity()},
-      {"threads", a.common.threads},
+      {"threads", pool.concurrency()},
       {"backend", std::string(losa::backend_name())},
       {"dense_bytes", dense_bytes},
       {"sparse_bytes", sparse[0].bytes()},
@@ -194,7 +196,7 @@ void run_bench(const BenchArguments& a) {
   constexpr std::size_t most_repeats = 1'000'000;
   if (a.repeats == 0 || a.repeats > most_repeats)
     usage_error("--repeats must be in [1, ", most_repeats, "], got ", a.repeats);
-  losa::ThreadPool pool(a.common.threads);
+  Threads pool(a.common);
   if (a.layer.empty()) {
     bench_model(a, pool);
   } else {

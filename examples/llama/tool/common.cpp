@@ -1,20 +1,71 @@
 #include "common.hpp"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+#include <sys/mman.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <losa/core/machine.hpp>
 #include <losa/gemm.hpp>
 #include <losa/io/atomic_file.hpp>
 
+#include "../blas.hpp"
+#include "notes.hpp"
+
 namespace tool {
+
+namespace {
+
+/// Where the address space is limited, the stacks of threads that nobody asked for take a quarter of it at most.
+std::size_t default_threads() {
+  static const std::size_t threads = [] {
+    const std::size_t usable = losa::usable_threads();
+    rlimit space{}, stack{};
+    if (getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY) return usable;
+    constexpr rlim_t usual_stack = rlim_t{8} << 20;
+    if (getrlimit(RLIMIT_STACK, &stack) != 0 || stack.rlim_cur == RLIM_INFINITY) stack.rlim_cur = usual_stack;
+    return std::clamp<std::size_t>(space.rlim_cur / 4 / std::max(stack.rlim_cur, rlim_t{1} << 20), 1, usable);
+  }();
+  return threads;
+}
+
+/// False if the system has no address space left for a program to do anything with.
+bool room_to_work() {
+  constexpr std::size_t size = std::size_t{32} << 20;
+  void* const trial = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return trial != MAP_FAILED && munmap(trial, size) == 0;
+}
+
+}  // namespace
+
+Threads::Threads(const Common& common)
+    : losa::ThreadPool(losa::AtMost{common.threads.value_or(default_threads())}),
+      wanted_(common.threads.value_or(default_threads())) {
+  if (!common.threads) return;
+  if (concurrency() < wanted_)
+    losa::detail::raise<losa::UnsupportedError>("--threads ", wanted_, ": the system gives ", concurrency(),
+                                                "; ask for fewer, or raise its limits (ulimit -v, ulimit -u)");
+  if (wanted_ > 1 && !room_to_work())
+    losa::detail::raise<losa::UnsupportedError>("--threads ", wanted_, ": their stacks leave no address space to work ",
+                                                "with; ask for fewer, or raise the limit (ulimit -v)");
+}
+
+void Threads::begin_work() const {
+  if (concurrency() < wanted_)
+    note(losa::detail::text("the system gives ", concurrency(), " of ", wanted_,
+                            " threads (ulimit -v, ulimit -u); going on with them"));
+  if (address_space_limited()) llama::prepare_products(concurrency());
+}
 
 void add_common(CLI::App& app, Common& common) {
   app.add_option("--threads", common.threads, "threads; no result depends on their number")
       ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+      ->default_str(std::to_string(default_threads()));
   app.add_option("--seed", common.seed, "seed of everything random")->check(whole_number())->capture_default_str();
   app.add_option("--json", common.json, "write the result as JSON to this file (- for standard output)");
 }
@@ -106,9 +157,15 @@ std::string bytes_text(double bytes) {
   return text;
 }
 
-std::size_t machine_memory() {
-  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-  return pages <= 0 || page <= 0 ? 0 : static_cast<std::size_t>(pages) * static_cast<std::size_t>(page);
+bool address_space_limited() {
+  rlimit limit{};
+  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+}
+
+void spare_address_space() {
+#if defined(M_ARENA_MAX)
+  if (address_space_limited()) mallopt(M_ARENA_MAX, 1);
+#endif
 }
 
 std::size_t peak_memory() {

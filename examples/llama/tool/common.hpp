@@ -33,11 +33,24 @@ struct Stopped : std::runtime_error {
 };
 
 struct Common {
-  std::size_t threads = losa::ThreadPool::hardware_threads();
+  std::optional<std::size_t> threads;  // as many as Threads finds where it is not given
   std::uint64_t seed = 0;
   std::string json;  // file, "-" for standard output, empty for none
 
   bool json_on_stdout() const { return json == "-"; }
+};
+
+/// The threads that a sub-command works with: those of --threads, or else as many as this process may keep busy and the
+/// system gives. Throws losa::UnsupportedError if the system does not give what --threads asks for.
+class Threads : public losa::ThreadPool {
+ public:
+  explicit Threads(const Common& common);
+  /// To be called when the work begins, with the model loaded: tells of threads that the system refused where nobody
+  /// asked for a number (before, there may be a mistake to tell of), and prepares products where memory is limited.
+  void begin_work() const;
+
+ private:
+  std::size_t wanted_;
 };
 
 /// Adds the options that every sub-command has.
@@ -76,8 +89,10 @@ void check_surroundings(const CLI::App& command);
 
 /// "3.2 GB"
 std::string bytes_text(double bytes);
-/// Memory of this machine in bytes; 0 where the system does not tell.
-std::size_t machine_memory();
+/// True if `ulimit -v` bounds the address space.
+bool address_space_limited();
+/// Where it does: one heap for all threads. Each would reserve 64 MB for its own.
+void spare_address_space();
 /// Highest resident memory of this process so far, in bytes; 0 where the system does not tell.
 std::size_t peak_memory();
 

@@ -50,10 +50,11 @@ void write_logits(const std::string& path, const llama::Model& model, std::span<
 }
 
 void run_choices(const EvalArguments& a) {
-  losa::ThreadPool pool(a.common.threads);
+  Threads pool(a.common);
   const std::vector<llama::Question> questions = llama::read_questions(a.choices, llama::read_config(a.model));
   note_unmapped(a.model);
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
+  pool.begin_work();
   ProgressBar bar;
   const llama::Answers result = llama::answer(model, questions, [&](const losa::ProgressEvent& event) {
     bar.show(event);
@@ -71,11 +72,12 @@ void run_choices(const EvalArguments& a) {
 
 void run_perplexity(const EvalArguments& a) {
   const std::size_t sequences = sequence_count(a.sequences);
-  losa::ThreadPool pool(a.common.threads);
+  Threads pool(a.common);
   const llama::Config config = llama::read_config(a.model);
   note_unmapped(a.model);
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
   const llama::Tokens tokens = llama::open_tokens(a.tokens, config.vocabulary, a.token_bits);
+  pool.begin_work();
   ProgressBar bar;
   const llama::Evaluation result = llama::evaluate(model, tokens, {.context = a.context, .sequences = sequences},
                                                    [&](const losa::ProgressEvent& event) {

@@ -47,7 +47,7 @@ void run_generate(const GenerateArguments& a) {
     usage_error("give one of --prompt, --prompt-ids and --prompt-tokens");
   if (!(a.temperature >= 0 && std::isfinite(a.temperature)))
     usage_error("--temperature must be a finite number of at least 0, got ", a.temperature);
-  losa::ThreadPool pool(a.common.threads);
+  Threads pool(a.common);
   const llama::Config config = llama::read_config(a.model);
   const bool bytes = config.vocabulary <= 256;
   std::vector<llama::Token> prompt;
@@ -67,6 +67,7 @@ void run_generate(const GenerateArguments& a) {
   }
   note_unmapped(a.model);
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
+  pool.begin_work();
 
   const bool echo = !a.common.json_on_stdout();
   bool begun = false;  // nothing is printed before the prompt has proved to be one for this model
@@ -110,6 +111,9 @@ void add_generate(CLI::App& app) {
   auto a = std::make_shared<GenerateArguments>();
   CLI::App* sub = app.add_subcommand("generate", "Text from a model, greedy or drawn at a temperature");
   sub->footer(
+      "Text ends with the first eos_token_id, which is written too, or after --tokens. The ids are those of\n"
+      "generation_config.json, or of config.json where it has none (losa-llama inspect shows them).\n"
+      "Nothing else is taken from it: the temperature, top_k or max_length that it may hold are for you to say.\n"
       "Examples:\n"
       "  losa-llama generate --model tiny-70 --prompt 'She had been ' --tokens 200 --temperature 0.7 --seed 1\n"
       "  losa-llama generate --model smollm2-70 --prompt-ids 504,2365 --tokens 40 --json -");

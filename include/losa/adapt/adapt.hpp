@@ -38,13 +38,13 @@
 
 namespace losa::inline v0 {
 
-template <Engine E, MaskPolicy P, AdaptRecipe R>
+template <Engine EngineType, MaskPolicy PolicyType, AdaptRecipe RecipeType>
 class Adaptation {
  public:
-  using A = typename E::Adapter;
+  using AdapterType = typename EngineType::Adapter;
 
   /// The engine must outlive the run. Throws RangeError for options that contradict each other or the engine's shapes.
-  Adaptation(E& engine, P policy, R recipe, AdaptOptions options)
+  Adaptation(EngineType& engine, PolicyType policy, RecipeType recipe, AdaptOptions options)
       : engine_(engine), policy_(std::move(policy)), recipe_(std::move(recipe)), options_(std::move(options)) {
     for (std::size_t b = 0; b < engine_.blocks(); ++b)
       for (auto& linear : engine_.linears(b)) {
@@ -76,8 +76,8 @@ class Adaptation {
   }
 
   /// Everything that a resumed run needs; call restore() after reading.
-  template <class V>
-  void visit(V& visitor) {
+  template <class Visitor>
+  void visit(Visitor& visitor) {
     std::uint64_t step = step_;
     visitor("step", step);
     visitor("trained", trained_);
@@ -106,11 +106,11 @@ class Adaptation {
   }
 
  private:
-  using A_linear = AdaptedLinear<A>;
+  using A_linear = AdaptedLinear<AdapterType>;
 
   void check() const {
     if (options_.steps == 0) detail::raise<RangeError>("adapt: steps must be at least 1, got 0");
-    if (!(options_.sparsity >= 0 && options_.sparsity < 1))
+    if (!(detail::is_finite(options_.sparsity) && options_.sparsity >= 0 && options_.sparsity < 1))
       detail::raise<RangeError>("adapt: sparsity must be in [0, 1), got ", options_.sparsity);
     if (layers_.empty()) detail::raise<RangeError>("adapt: the engine has no linear layer to prune");
     for (const A_linear* layer : layers_) {
@@ -238,7 +238,7 @@ class Adaptation {
     std::vector<std::size_t> upper;
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       wanted.push_back(sparsity[needs.per_matrix ? l : block_[l]] * size(l));
-      lower.push_back(recipe_.regrows() ? 0 : layers_[l]->zeros());
+      lower.push_back(recipe_.regrows() ? layers_[l]->support_zeros() : layers_[l]->zeros());
       upper.push_back(layers_[l]->weight.size());
     }
     const std::size_t weights = std::accumulate(upper.begin(), upper.end(), std::size_t{0});
@@ -251,8 +251,8 @@ class Adaptation {
   double size(std::size_t l) const { return static_cast<double>(layers_[l]->weight.size()); }
 
   /// One value per matrix, or their sums per block.
-  template <class F>
-  std::vector<double> units(bool per_matrix, F&& of_layer) const {
+  template <class Function>
+  std::vector<double> units(bool per_matrix, Function&& of_layer) const {
     std::vector<double> values(per_matrix ? layers_.size() : engine_.blocks());
     for (std::size_t l = 0; l < layers_.size(); ++l) values[per_matrix ? l : block_[l]] += of_layer(l);
     return values;
@@ -313,7 +313,7 @@ class Adaptation {
     std::vector<float> before(layer.weight.size());
     layer.effective_weight({before.data(), layer.out(), layer.in()});
     std::vector<float> after = before;
-    const Mask* within = recipe_.regrows() || !layer.pruned() ? nullptr : &layer.mask();
+    const Mask* within = recipe_.regrows() || !layer.pruned() ? layer.support() : &layer.mask();
     Mask mask = policy_.prune(MatrixView<float>(after.data(), layer.out(), layer.in()), seen,
                               {.pattern = pattern, .within = within, .executor = engine_.executor()});
     layer.absorb({before.data(), layer.out(), layer.in()}, {after.data(), layer.out(), layer.in()}, mask);
@@ -342,7 +342,7 @@ class Adaptation {
         LoraOptions lora = options_.lora;
         lora.rank = rank;
         lora.stream = stream;
-        layer.attach(A(layer.out(), layer.in(), lora));
+        layer.attach(AdapterType(layer.out(), layer.in(), lora));
       }
       record.rank.push_back(rank);
       report_.trainable_parameters += rank * (layer.out() + layer.in());
@@ -399,16 +399,16 @@ class Adaptation {
         .peak = options_.learning_rate,
         .warmup = static_cast<std::uint64_t>(options_.warmup * static_cast<double>(length)),
         .total = length};
-    update_adapters<A>(layers_, schedule(trained_ - first), options_.clip, {.weight_decay = options_.weight_decay},
-                       engine_.executor());
+    update_adapters<AdapterType>(layers_, schedule(trained_ - first), options_.clip,
+                                 {.weight_decay = options_.weight_decay}, engine_.executor());
   }
 
   // Numbers of batches that training does not reach.
   static constexpr std::uint64_t sensitivity_offset = std::uint64_t{1} << 40;
 
-  E& engine_;
-  P policy_;
-  R recipe_;
+  EngineType& engine_;
+  PolicyType policy_;
+  RecipeType recipe_;
   AdaptOptions options_;
   std::vector<A_linear*> layers_;
   std::vector<std::size_t> block_;  // of each layer
@@ -419,9 +419,10 @@ class Adaptation {
 };
 
 /// Algorithm 1 from start to end; returns what was done.
-template <Engine E, MaskPolicy P, AdaptRecipe R>
-AdaptReport adapt(E& engine, P policy, R recipe, AdaptOptions options, const Progress& progress = {}) {
-  Adaptation<E, P, R> run(engine, std::move(policy), std::move(recipe), std::move(options));
+template <Engine EngineType, MaskPolicy PolicyType, AdaptRecipe RecipeType>
+AdaptReport adapt(EngineType& engine, PolicyType policy, RecipeType recipe, AdaptOptions options,
+                  const Progress& progress = {}) {
+  Adaptation<EngineType, PolicyType, RecipeType> run(engine, std::move(policy), std::move(recipe), std::move(options));
   run.run(progress);
   return run.report();
 }

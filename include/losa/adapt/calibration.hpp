@@ -44,8 +44,8 @@ class HiddenStates {
     return {values_.get(), sequences_, context_ * width_};
   }
   /// Calls f with a few whole sequences at a time, (sequences · context, width).
-  template <class F>
-  void for_each_batch(F&& f) {
+  template <class Function>
+  void for_each_batch(Function&& f) {
     const std::size_t each = std::max<std::size_t>(1, batch_tokens / std::max<std::size_t>(1, context_));
     for (std::size_t i = 0; i < sequences_; i += each) {
       const std::size_t rows = std::min(each, sequences_ - i) * context_;
@@ -65,8 +65,8 @@ class HiddenStates {
 };
 
 /// The first `context` tokens of every calibration sequence before block 0.
-template <Engine E>
-HiddenStates embedded(E& engine, std::size_t context) {
+template <Engine EngineType>
+HiddenStates embedded(EngineType& engine, std::size_t context) {
   std::shared_ptr<float[]> storage;
   if constexpr (requires { engine.hidden_storage(context); })
     storage = engine.hidden_storage(engine.sequences() * context * engine.width());
@@ -74,14 +74,14 @@ HiddenStates embedded(E& engine, std::size_t context) {
   for (std::size_t i = 0; i < hidden.sequences(); ++i) engine.embed(i, hidden.sequence(i));
   return hidden;
 }
-template <Engine E>
-HiddenStates embedded(E& engine) {
+template <Engine EngineType>
+HiddenStates embedded(EngineType& engine) {
   return embedded(engine, engine.context());
 }
 
 /// Takes every sequence through block b with the weights as adapted so far.
-template <Engine E>
-void run_block(E& engine, std::size_t b, HiddenStates& hidden) {
+template <Engine EngineType>
+void run_block(EngineType& engine, std::size_t b, HiddenStates& hidden) {
   hidden.for_each_batch([&](MatrixView<float> batch) { engine.run_block(b, batch, hidden.context()); });
 }
 
@@ -108,8 +108,8 @@ struct InputStatistics {
 };
 
 /// One per input of block b, from the hidden states before it, which stay as they are.
-template <Engine E>
-std::vector<InputStatistics> input_statistics(E& engine, std::size_t b, HiddenStates& hidden,
+template <Engine EngineType>
+std::vector<InputStatistics> input_statistics(EngineType& engine, std::size_t b, HiddenStates& hidden,
                                               const StatisticsNeeds& needs) {
   std::vector<std::optional<InputStatistics>> seen(engine.inputs(b));
   hidden.for_each_batch([&](MatrixView<const float> batch) {
@@ -134,8 +134,9 @@ inline RmiMatrix mutual_information(const std::vector<FeatureGram>& grams, bool 
 
 /// RMI between the representations of all blocks with the weights as adapted so far, from the first `context` tokens of
 /// every sequence. `go_on(block)` is asked before each block; returns false as soon as it does.
-template <Engine E, class F>
-bool measure_rmi(E& engine, std::size_t context, Features features, bool debiased, RmiMatrix& rmi, F&& go_on) {
+template <Engine EngineType, class Function>
+bool measure_rmi(EngineType& engine, std::size_t context, Features features, bool debiased, RmiMatrix& rmi,
+                 Function&& go_on) {
   HiddenStates hidden = embedded(engine, context);
   std::vector<FeatureGram> grams(engine.blocks(), FeatureGram(hidden.sequences()));
   for (std::size_t b = 0; b < engine.blocks(); ++b) {

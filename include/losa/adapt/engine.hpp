@@ -26,20 +26,20 @@ struct IgnoreInput {
 };
 
 /// Brings the weights of block i into memory, where the engine does not hold them all.
-template <class E>
-void hold(E& engine, std::size_t i) {
+template <class EngineType>
+void hold(EngineType& engine, std::size_t i) {
   if constexpr (requires { engine.hold(i); }) engine.hold(i);
 }
 }  // namespace detail
 
-template <class E>
-concept Engine = requires(E& engine, std::size_t i, std::uint64_t step, MatrixView<float> hidden,
+template <class EngineType>
+concept Engine = requires(EngineType& engine, std::size_t i, std::uint64_t step, MatrixView<float> hidden,
                           MatrixView<const float> before, std::size_t context, detail::IgnoreInput observe) {
-  typename E::Adapter;
-  requires Adapter<typename E::Adapter>;
+  typename EngineType::Adapter;
+  requires Adapter<typename EngineType::Adapter>;
   { engine.blocks() } -> std::convertible_to<std::size_t>;
   /// The layers of block i that are pruned and adapted, always the same objects.
-  { engine.linears(i) } -> std::same_as<std::span<AdaptedLinear<typename E::Adapter>>>;
+  { engine.linears(i) } -> std::same_as<std::span<AdaptedLinear<typename EngineType::Adapter>>>;
   /// Distinct inputs that the layers of block i read (AdaptedLinear::input is below this).
   { engine.inputs(i) } -> std::convertible_to<std::size_t>;
   /// The calibration set.

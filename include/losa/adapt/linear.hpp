@@ -26,7 +26,7 @@
 
 namespace losa::inline v0 {
 
-template <Adapter A>
+template <Adapter AdapterType>
 class AdaptedLinear {
  public:
   std::string name;          // as in the checkpoint
@@ -50,47 +50,75 @@ class AdaptedLinear {
   /// Pruned weights. Known of a parked layer too, as are out, in, the adapter and its optimiser state; nothing else is.
   std::size_t zeros() const noexcept { return zeros_; }
   const Mask& mask() const noexcept { return mask_; }
+  /// True after restrict_to. Known of a parked layer too, as are the zeros outside of the support, 0 without one.
+  bool restricted() const noexcept { return restricted_; }
+  std::size_t support_zeros() const noexcept { return support_zeros_; }
+  /// What every mask of the layer must stay within; null if anything may be kept.
+  const Mask* support() const noexcept { return restricted_ ? &support_ : nullptr; }
   const PackedMatrix<float>& packed() const { return *packed_; }
   bool has_adapter() const noexcept { return adapter_.has_value(); }
-  A& adapter() { return *adapter_; }
-  const A& adapter() const { return *adapter_; }
+  AdapterType& adapter() { return *adapter_; }
+  const AdapterType& adapter() const { return *adapter_; }
 
   /// Rises with every change of master or mask.
   std::uint64_t changes() const noexcept { return changes_; }
 
-  /// Sets the mask and packs the master weights under it. Throws ShapeError if the shapes differ.
+  /// For weights that are sparse already: `support` becomes the layer's mask, and no later mask keeps what it prunes.
+  /// Throws ShapeError if the shapes differ. Of a parked layer (weight.data is null) nothing is packed yet.
+  void restrict_to(Mask support, ExecutorRef executor = {}) {
+    detail::expect_shape("AdaptedLinear::restrict_to", "weight", weight, support.rows(), support.cols());
+    ++changes_;
+    pruned_ = restricted_ = true;
+    zeros_ = support_zeros_ = support.zeros();
+    support_ = support;
+    if (weight.data == nullptr)
+      mask_ = std::move(support);
+    else
+      repack(std::move(support), executor);
+  }
+
+  /// Sets the mask and packs the master weights under it. Throws ShapeError if the shapes differ, RangeError if it
+  /// keeps what the support prunes.
   void set_mask(Mask mask, ExecutorRef executor = {}) {
     detail::expect_shape("AdaptedLinear::set_mask", "weight", weight, mask.rows(), mask.cols());
+    if (restricted_ && !mask.subset_of(support_))
+      detail::raise<RangeError>("AdaptedLinear::set_mask: the mask of ", name,
+                                " keeps weights that its support prunes");
     ++changes_;
     pruned_ = true;
     zeros_ = mask.zeros();
     repack(std::move(mask), executor);
   }
 
-  /// Takes everything whose size is that of the weight out of memory, and returns the mask (empty if there is none).
-  /// The caller keeps it, and what `weight` viewed if it was rewritten.
-  Mask park() {
+  /// Mask and support of a layer; empty where there is none.
+  struct Masks {
+    Mask mask{};
+    Mask support{};
+  };
+  /// Takes everything whose size is that of the weight out of memory, and returns the masks. The caller keeps them, and
+  /// what `weight` viewed if it was rewritten.
+  Masks park() {
     packed_.reset();
     base_ = std::vector<float>();  // `= {}` would keep the memory
     workspace_ = LoraWorkspace();
     if constexpr (requires { adapter_->park(); })
       if (has_adapter()) adapter_->park();
     weight.data = nullptr;
-    return std::exchange(mask_, Mask{});
+    return {std::exchange(mask_, Mask{}), std::exchange(support_, Mask{})};
   }
-  /// Bytes of what has the size of the weight: mask, packed values and their copy without the adapter. Not what
+  /// Bytes of what has the size of the weight: masks, packed values and their copy without the adapter. Not what
   /// `weight` views, nor the adapter.
   std::size_t bytes() const noexcept {
-    return mask_.rows() * mask_.words_per_row() * sizeof(std::uint64_t) + (packed_ ? packed_->bytes() : 0) +
-           base_.capacity() * sizeof(float);
+    return mask_.bytes() + support_.bytes() + (packed_ ? packed_->bytes() : 0) + base_.capacity() * sizeof(float);
   }
-  /// Undoes park(): `values` (out, in) hold the master as it was, `mask` what park() returned.
-  void unpark(float* values, Mask mask, ExecutorRef executor = {}) {
+  /// Undoes park(): `values` (out, in) hold the master as it was, `masks` what park() returned.
+  void unpark(float* values, Masks masks, ExecutorRef executor = {}) {
     weight.data = values;
-    if (pruned_) repack(std::move(mask), executor);
+    support_ = std::move(masks.support);
+    if (pruned_) repack(std::move(masks.mask), executor);
   }
   /// Gives the layer its adapter and fresh optimiser state. Throws ShapeError if it is not out × in.
-  void attach(A adapter) {
+  void attach(AdapterType adapter) {
     if (adapter.in() != in() || adapter.out() != out())
       detail::raise<ShapeError>("AdaptedLinear::attach: adapter of ", name, " must be ", out(), " × ", in(), ", got ",
                                 adapter.out(), " × ", adapter.in());
@@ -187,8 +215,8 @@ class AdaptedLinear {
   const PackedMatrix<float>& weight_gradient() const { return *weight_gradient_; }
 
   /// Everything that a resumed run needs. The engine must hold the checkpoint's own weights when state is read.
-  template <class V>
-  void visit(V& visitor) {
+  template <class Visitor>
+  void visit(Visitor& visitor) {
     std::uint64_t rewritten = rewritten_;
     std::uint64_t adapted = has_adapter();
     visitor("rewritten", rewritten);
@@ -236,7 +264,8 @@ class AdaptedLinear {
   }
 
   Mask mask_;
-  std::optional<A> adapter_;
+  Mask support_;  // empty: anything may be kept
+  std::optional<AdapterType> adapter_;
   std::optional<PackedMatrix<float>> packed_;
   std::vector<float> base_;  // master values at the kept positions, in packed order
   LoraWorkspace workspace_;
@@ -244,9 +273,11 @@ class AdaptedLinear {
   std::vector<double> output_squares_;  // (out)
   std::optional<PackedMatrix<float>> weight_gradient_;
   bool pruned_ = false;
+  bool restricted_ = false;
   bool stale_ = false;      // the packed values lag behind the adapter
   bool rewritten_ = false;  // the master differs from the checkpoint
   std::size_t zeros_ = 0;
+  std::size_t support_zeros_ = 0;
   std::uint64_t changes_ = 0;
 };
 

@@ -17,8 +17,8 @@ namespace losa::inline v0 {
 enum class Features { block_inputs, block_outputs };
 
 /// What the adaptation loop asks for. Any type with these members is a recipe.
-template <class R>
-concept AdaptRecipe = requires(const R& recipe, std::size_t step, const SparsityEvidence& sparsity,
+template <class RecipeType>
+concept AdaptRecipe = requires(const RecipeType& recipe, std::size_t step, const SparsityEvidence& sparsity,
                                const RankEvidence& rank) {
   { recipe.sparsity_needs() } -> std::convertible_to<SparsityNeeds>;
   { recipe.rank_needs() } -> std::convertible_to<RankNeeds>;
@@ -37,11 +37,11 @@ struct RecipeOptions {
   Features features = Features::block_outputs;
 };
 
-template <SparsityAllocator S, RankAllocator R, Schedule C>
+template <SparsityAllocator SparsityType, RankAllocator RankType, Schedule ScheduleType>
 struct Recipe {
-  S sparsity;
-  R rank;
-  C schedule;
+  SparsityType sparsity;
+  RankType rank;
+  ScheduleType schedule;
   RecipeOptions options{};
 
   SparsityNeeds sparsity_needs() const { return sparsity.needs; }
@@ -56,9 +56,9 @@ struct Recipe {
   bool regrows() const { return options.regrow; }
   bool restarts_optimizer() const { return false; }
 };
-template <class S, class R, class C>
-Recipe(S, R, C) -> Recipe<S, R, C>;
-template <class S, class R, class C>
-Recipe(S, R, C, RecipeOptions) -> Recipe<S, R, C>;
+template <class SparsityType, class RankType, class ScheduleType>
+Recipe(SparsityType, RankType, ScheduleType) -> Recipe<SparsityType, RankType, ScheduleType>;
+template <class SparsityType, class RankType, class ScheduleType>
+Recipe(SparsityType, RankType, ScheduleType, RecipeOptions) -> Recipe<SparsityType, RankType, ScheduleType>;
 
 }  // namespace losa::inline v0

@@ -17,8 +17,8 @@ struct AdaptStep {
   std::vector<double> rmi;           // blocks × blocks, row-major; empty if not asked for
   std::vector<double> importance;    // per block, from rmi; empty if not asked for
 
-  template <class V>
-  void visit(V& visitor) {
+  template <class Visitor>
+  void visit(Visitor& visitor) {
     visitor("target", target);
     visitor("zeros", zeros);
     visitor("rank", rank);
@@ -33,8 +33,8 @@ struct AdaptReport {
   std::vector<double> loss;                // per training step, mean over predicted tokens
   std::uint64_t trainable_parameters = 0;  // after the last step
 
-  template <class V>
-  void visit(V& visitor) {
+  template <class Visitor>
+  void visit(Visitor& visitor) {
     std::uint64_t count = steps.size();
     visitor("steps", count);
     steps.resize(static_cast<std::size_t>(count));

@@ -36,13 +36,14 @@ struct LoraWorkspace {
   std::vector<float> factor;        // (rank, max(in, out))
 };
 
-template <class A>
-concept Adapter = requires(A& adapter, const A& fixed, PackedMatrix<float>& packed, const PackedMatrix<float>& weights,
-                           std::span<const float> base, MatrixView<const float> x, MatrixView<float> y,
-                           LoraGradients& gradients, DropoutKey key, ExecutorRef executor, LoraWorkspace& workspace,
-                           std::size_t n, std::span<float> row, const Mask& mask, std::uint64_t stream) {
+template <class AdapterType>
+concept Adapter = requires(AdapterType& adapter, const AdapterType& fixed, PackedMatrix<float>& packed,
+                           const PackedMatrix<float>& weights, std::span<const float> base, MatrixView<const float> x,
+                           MatrixView<float> y, LoraGradients& gradients, DropoutKey key, ExecutorRef executor,
+                           LoraWorkspace& workspace, std::size_t n, std::span<float> row, const Mask& mask,
+                           std::uint64_t stream) {
   /// True if the model with merged weights computes the same function as the one with the adapter beside them.
-  { A::mergeable } -> std::convertible_to<bool>;
+  { AdapterType::mergeable } -> std::convertible_to<bool>;
   { fixed.rank() } -> std::convertible_to<std::size_t>;
   { fixed.in() } -> std::convertible_to<std::size_t>;
   { fixed.out() } -> std::convertible_to<std::size_t>;
@@ -72,15 +73,15 @@ inline MatrixView<float> scratch(std::vector<float>& buffer, std::size_t rows, s
 inline constexpr std::size_t token_tile = 32;
 
 /// Calls f(first, count) for every tile of at most `tile` of n, as tasks of the executor.
-template <class F>
-void for_tiles(std::size_t n, std::size_t tile, ExecutorRef executor, F&& f) {
+template <class Function>
+void for_tiles(std::size_t n, std::size_t tile, ExecutorRef executor, Function&& f) {
   executor.parallel_for((n + tile - 1) / tile, [&](std::size_t i) { f(i * tile, std::min(tile, n - i * tile)); });
 }
 
 /// target = f(multiplier of dropout, source, target) element by element, (tokens, in).
-template <class F>
+template <class Function>
 void with_dropout(const Dropout& dropout, DropoutKey key, MatrixView<const float> source, MatrixView<float> target,
-                  ExecutorRef executor, F&& f) {
+                  ExecutorRef executor, Function&& f) {
   for_tiles(source.rows, token_tile, executor, [&](std::size_t first, std::size_t count) {
     std::vector<float> d(source.cols);
     for (std::size_t t = first; t < first + count; ++t) {

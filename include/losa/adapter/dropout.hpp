@@ -15,6 +15,7 @@
 #include <span>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/random.hpp>
 
 namespace losa::inline v0 {
@@ -29,8 +30,9 @@ class Dropout {
  public:
   Dropout() = default;
   /// Throws RangeError unless p is in [0, 1).
-  Dropout(double p, std::uint64_t seed, std::uint64_t stream) : random_{.seed = seed, .stream = stream} {
-    if (!(p >= 0.0 && p < 1.0)) detail::raise<RangeError>("Dropout: p must be in [0, 1), got ", p);
+  Dropout(const double& p, std::uint64_t seed, std::uint64_t stream) : random_{.seed = seed, .stream = stream} {
+    if (!(detail::is_finite(p) && p >= 0.0 && p < 1.0))
+      detail::raise<RangeError>("Dropout: p must be in [0, 1), got ", p);
     dropped_ = static_cast<std::uint32_t>(std::min<long long>(std::llround(p * 65536.0), 65535));
   }
 

@@ -118,8 +118,8 @@ class Lora : public LoraFactors {
   }
 
   /// As LoraFactors::visit.
-  template <class V>
-  void visit(V& visitor) {
+  template <class Visitor>
+  void visit(Visitor& visitor) {
     LoraFactors::visit(visitor);
     visitor("dropout", p_);
     dropout_ = Dropout(p_, seed(), stream());

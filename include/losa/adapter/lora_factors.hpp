@@ -124,8 +124,8 @@ class LoraFactors {
 
   /// Shows the whole state to a visitor that reads or writes it. Throws RangeError or ShapeError if what was read does
   /// not fit an out × in layer.
-  template <class V>
-  void visit(V& visitor) {
+  template <class Visitor>
+  void visit(Visitor& visitor) {
     visitor("rank", rank_);
     visitor("scale", scale_);
     visitor("seed", seed_);

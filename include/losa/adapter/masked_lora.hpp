@@ -113,8 +113,8 @@ class MaskedLora : public LoraFactors {
   }
 
   /// As LoraFactors::visit; σBA under the mask is not state: call refresh after reading.
-  template <class V>
-  void visit(V& visitor) {
+  template <class Visitor>
+  void visit(Visitor& visitor) {
     LoraFactors::visit(visitor);
     visitor("dropout", p_);
     dropout_ = Dropout(p_, seed(), stream());

@@ -20,8 +20,8 @@ namespace losa::inline v0 {
 
 /// weight (out, in) ← M⊙(weight + ΔW), +0 where pruned; a mergeable adapter's model stays the same function.
 /// Throws ShapeError if weight, mask and adapter differ in shape. Cost O(kept·rank), memory 2·kept floats.
-template <Adapter A>
-void merge(const A& adapter, MatrixView<float> weight, const Mask& mask, ExecutorRef executor = {}) {
+template <Adapter AdapterType>
+void merge(const AdapterType& adapter, MatrixView<float> weight, const Mask& mask, ExecutorRef executor = {}) {
   detail::expect_shape("merge", "weight", weight, adapter.out(), adapter.in());
   if (mask.rows() != weight.rows || mask.cols() != weight.cols)
     detail::raise<ShapeError>("merge: mask must be ", weight.rows, " × ", weight.cols, ", got ", mask.rows(), " × ",
@@ -37,8 +37,8 @@ void merge(const A& adapter, MatrixView<float> weight, const Mask& mask, Executo
 class Merge {
  public:
   /// Merges as merge() does, after saving `weight` (out·in floats).
-  template <Adapter A>
-  Merge(const A& adapter, MatrixView<float> weight, const Mask& mask, ExecutorRef executor = {})
+  template <Adapter AdapterType>
+  Merge(const AdapterType& adapter, MatrixView<float> weight, const Mask& mask, ExecutorRef executor = {})
       : weight_(weight), saved_(weight.size()) {
     for (std::size_t r = 0; r < weight.rows; ++r)
       std::copy_n(weight.row(r).data(), weight.cols, saved_.data() + r * weight.cols);

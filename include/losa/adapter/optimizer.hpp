@@ -35,8 +35,8 @@ struct Moments {
   std::vector<float> m;  // running mean of the gradient
   std::vector<float> v;  // running mean of its square
 
-  template <class V>
-  void visit(V& visitor) {
+  template <class Visitor>
+  void visit(Visitor& visitor) {
     visitor("m", m);
     visitor("v", v);
   }
@@ -57,9 +57,9 @@ inline void adamw_step(std::span<float> p, std::span<const float> g, Moments& mo
     detail::raise<ShapeError>("adamw_step: moments must have ", p.size(), " elements, got ", moments.m.size(), " and ",
                               moments.v.size());
   if (step == 0) detail::raise<RangeError>("adamw_step: step counts from 1, got 0");
-  if (!(options.beta1 >= 0 && options.beta1 < 1))
+  if (!(detail::is_finite(options.beta1) && options.beta1 >= 0 && options.beta1 < 1))
     detail::raise<RangeError>("adamw_step: beta1 must be in [0, 1), got ", options.beta1);
-  if (!(options.beta2 >= 0 && options.beta2 < 1))
+  if (!(detail::is_finite(options.beta2) && options.beta2 >= 0 && options.beta2 < 1))
     detail::raise<RangeError>("adamw_step: beta2 must be in [0, 1), got ", options.beta2);
 
   const double t = static_cast<double>(step);
@@ -85,8 +85,9 @@ inline double squared_norm(std::span<const float> g) noexcept {
 
 /// What to multiply every gradient with so that their joint norm is at most `max_norm`: min(1, max_norm / total_norm).
 /// Infinity clips nothing. Throws RangeError unless max_norm > 0, NumericError if total_norm is not finite.
-inline double clip_scale(double total_norm, double max_norm) {
-  if (!(max_norm > 0)) detail::raise<RangeError>("clip_scale: max_norm must be positive, got ", max_norm);
+inline double clip_scale(const double& total_norm, const double& max_norm) {
+  if (detail::is_nan(max_norm) || !(max_norm > 0))
+    detail::raise<RangeError>("clip_scale: max_norm must be positive, got ", max_norm);
   if (!detail::is_finite(total_norm))
     detail::raise<NumericError>("clip_scale: the norm of the gradients is not finite, got ", total_norm);
   return total_norm > max_norm ? max_norm / total_norm : 1.0;

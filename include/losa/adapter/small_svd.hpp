@@ -27,8 +27,8 @@ inline double dot(const double* a, const double* b, std::size_t n) noexcept {
 /// where T has not full rank.
 class ThinQr {
  public:
-  ThinQr(std::vector<double> tall, std::size_t columns, std::size_t length)
-      : n_(columns), length_(length), v_(std::move(tall)), r_(columns * columns) {
+  ThinQr(std::vector<double> tall, std::size_t cols, std::size_t length)
+      : n_(cols), length_(length), v_(std::move(tall)), r_(cols * cols) {
     for (std::size_t j = 0; j < n_; ++j) {
       double* v = v_.data() + j * length_;
       for (std::size_t i = 0; i < j; ++i) r_[i * n_ + j] = std::exchange(v[i], 0.0);

@@ -49,15 +49,15 @@ struct RankEvidence {
 };
 
 /// Sparsity in [0, 1) per unit, whose mean weighted by `sizes` is `target`.
-template <class A>
-concept SparsityAllocator = requires(const A& allocator, const SparsityEvidence& evidence) {
+template <class AllocatorType>
+concept SparsityAllocator = requires(const AllocatorType& allocator, const SparsityEvidence& evidence) {
   { allocator.needs } -> std::convertible_to<SparsityNeeds>;
   { allocator(evidence) } -> std::convertible_to<std::vector<double>>;
 };
 
 /// Rank per unit.
-template <class A>
-concept RankAllocator = requires(const A& allocator, const RankEvidence& evidence) {
+template <class AllocatorType>
+concept RankAllocator = requires(const AllocatorType& allocator, const RankEvidence& evidence) {
   { allocator.needs } -> std::convertible_to<RankNeeds>;
   { allocator(evidence) } -> std::convertible_to<std::vector<std::size_t>>;
 };

@@ -21,8 +21,8 @@ namespace losa::inline v0 {
 
 /// I_i in (0, 1], one per layer. Negative estimates (debiased RMI) count as no information, 0. Where no layer shares
 /// information with another, 0/0 is 1/layers: all are equally important. Throws RangeError unless β ≥ 0 is finite.
-inline std::vector<double> importance(const RmiMatrix& rmi, double beta = 1.0) {
-  if (!(beta >= 0.0 && detail::is_finite(beta)))
+inline std::vector<double> importance(const RmiMatrix& rmi, const double& beta = 1.0) {
+  if (!(detail::is_finite(beta) && beta >= 0.0))
     detail::raise<RangeError>("importance: beta must be at least 0 and finite, got ", beta);
   std::vector<double> result(rmi.layers);
   double total = 0;

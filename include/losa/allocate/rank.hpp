@@ -32,7 +32,7 @@ namespace detail {
 /// round(mean·units), checked against the caps. Throws RangeError that names `where`.
 inline std::size_t rank_budget(const char* where, std::size_t units, const RankOptions& options) {
   if (options.min > options.max) raise<RangeError>(where, ": min ", options.min, " is greater than max ", options.max);
-  if (!(options.mean >= 0.0 && options.mean <= 1e9))
+  if (!(is_finite(options.mean) && options.mean >= 0.0 && options.mean <= 1e9))
     raise<RangeError>(where, ": mean must be in [0, 1e9], got ", options.mean);
   const auto total = static_cast<std::size_t>(std::llround(options.mean * static_cast<double>(units)));
   if (total > options.max * units)
@@ -51,7 +51,7 @@ inline std::size_t rank_budget(const char* where, std::size_t units, const RankO
 inline std::vector<std::size_t> allocate_rank(std::span<const double> error, const RankOptions& options = {}) {
   const std::size_t layers = error.size();
   for (std::size_t i = 0; i < layers; ++i)
-    if (!(error[i] >= 0.0 && detail::is_finite(error[i])))
+    if (!(detail::is_finite(error[i]) && error[i] >= 0.0))
       detail::raise<RangeError>("allocate_rank: error of layer ", i, " must be at least 0 and finite, got ", error[i]);
   const std::size_t total = detail::rank_budget("allocate_rank", layers, options);
 

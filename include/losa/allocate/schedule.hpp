@@ -13,11 +13,12 @@
 #include <cstddef>
 
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 
 namespace losa::inline v0 {
 
-template <class S>
-concept Schedule = requires(const S& schedule, std::size_t step, double final) {
+template <class ScheduleType>
+concept Schedule = requires(const ScheduleType& schedule, std::size_t step, double final) {
   { schedule(step, step, final) } -> std::convertible_to<double>;
 };
 
@@ -42,11 +43,11 @@ struct Cubic {
 };
 
 /// S_t of a schedule, in [0, final]. Throws RangeError unless 1 ≤ t ≤ T and 0 ≤ final < 1.
-template <Schedule S>
-double scheduled_sparsity(const S& schedule, std::size_t step, std::size_t steps, double final) {
+template <Schedule ScheduleType>
+double scheduled_sparsity(const ScheduleType& schedule, std::size_t step, std::size_t steps, const double& final) {
   if (step < 1 || step > steps)
     detail::raise<RangeError>("scheduled_sparsity: step must be in [1, ", steps, "], got ", step);
-  if (!(final >= 0.0 && final < 1.0))
+  if (!(detail::is_finite(final) && final >= 0.0 && final < 1.0))
     detail::raise<RangeError>("scheduled_sparsity: final sparsity must be in [0, 1), got ", final);
   if (step == steps) return final;
   return std::clamp(static_cast<double>(schedule(step, steps, final)), 0.0, final);

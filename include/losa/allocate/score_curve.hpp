@@ -28,8 +28,8 @@ class ScoreCurve {
   ScoreCurve() : count_(bins), sum_(bins) {}
 
   /// One weight. Throws NumericError unless q ≥ 0 is finite.
-  void add(double square_score) {
-    if (!(square_score >= 0.0 && detail::is_finite(square_score)))
+  void add(const double& square_score) {
+    if (!(detail::is_finite(square_score) && square_score >= 0.0))
       detail::raise<NumericError>("ScoreCurve: a squared score must be at least 0 and finite, got ", square_score);
     const std::size_t bin = bin_of(square_score);
     ++count_[bin];
@@ -68,8 +68,8 @@ class ScoreCurve {
   std::size_t size() const noexcept { return size_; }
 
   /// Number of weights with q below `threshold`, as a continuous, non-decreasing function of it; 0 at 0.
-  double count_below(double threshold) const noexcept {
-    if (!(threshold > 0.0)) return 0.0;
+  double count_below(const double& threshold) const noexcept {
+    if (detail::is_nan(threshold) || !(threshold > 0.0)) return 0.0;
     const std::size_t bin = bin_of(threshold);
     double count = 0;
     for (std::size_t b = 0; b < bin; ++b) count += static_cast<double>(count_[b]);

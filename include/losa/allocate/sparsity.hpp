@@ -37,9 +37,9 @@ struct SparsityOptions {
 inline std::vector<double> allocate_sparsity(std::span<const double> importance, const SparsityOptions& options) {
   const std::size_t layers = importance.size();
   const double target = options.target;
-  if (!(target >= 0.0 && target < 1.0))
+  if (!(detail::is_finite(target) && target >= 0.0 && target < 1.0))
     detail::raise<RangeError>("allocate_sparsity: target must be in [0, 1), got ", target);
-  if (!(options.delta >= 0.0 && detail::is_finite(options.delta)))
+  if (!(detail::is_finite(options.delta) && options.delta >= 0.0))
     detail::raise<RangeError>("allocate_sparsity: delta must be at least 0 and finite, got ", options.delta);
   if (!options.sizes.empty() && options.sizes.size() != layers)
     detail::raise<ShapeError>("allocate_sparsity: ", layers, " layers need ", layers, " sizes, got ",
@@ -49,7 +49,7 @@ inline std::vector<double> allocate_sparsity(std::span<const double> importance,
     if (!detail::is_finite(importance[i]))
       detail::raise<RangeError>("allocate_sparsity: importance of layer ", i, " is not finite");
     const double size = options.sizes.empty() ? 1.0 : options.sizes[i];
-    if (!(size > 0.0 && detail::is_finite(size)))
+    if (!(detail::is_finite(size) && size > 0.0))
       detail::raise<RangeError>("allocate_sparsity: size of layer ", i, " must be positive and finite, got ", size);
     weights += size;
   }

@@ -47,11 +47,11 @@ inline std::vector<std::size_t> spectral_ranks(std::span<const std::vector<doubl
   for (std::size_t l = 0; l < units; ++l) {
     const std::vector<double>& spectrum = squared_singular_values[l];
     const double gain = gains.empty() ? 1.0 : gains[l];
-    if (!(gain > 0.0 && detail::is_finite(gain) && price_per_rank[l] > 0.0 && detail::is_finite(price_per_rank[l])))
+    if (!(detail::is_finite(gain) && gain > 0.0 && detail::is_finite(price_per_rank[l]) && price_per_rank[l] > 0.0))
       detail::raise<RangeError>("spectral_ranks: gain and price of unit ", l, " must be positive and finite, got ",
                                 gain, " and ", price_per_rank[l]);
     for (std::size_t k = 0; k < spectrum.size(); ++k)
-      if (!(spectrum[k] >= 0.0 && detail::is_finite(spectrum[k]) && (k == 0 || spectrum[k] <= spectrum[k - 1])))
+      if (!(detail::is_finite(spectrum[k]) && spectrum[k] >= 0.0 && (k == 0 || spectrum[k] <= spectrum[k - 1])))
         detail::raise<RangeError>("spectral_ranks: squared singular values of unit ", l,
                                   " must be finite, at least 0 and falling");
     cap[l] = std::min(options.max, spectrum.size());
@@ -60,10 +60,10 @@ inline std::vector<std::size_t> spectral_ranks(std::span<const std::vector<doubl
     left -= static_cast<double>(options.min) * price_per_rank[l];
     most += static_cast<double>(cap[l]) * price_per_rank[l];
   }
-  if (!(left >= 0.0))
+  if (detail::is_nan(options.budget) || !(left >= 0.0))
     detail::raise<RangeError>("spectral_ranks: budget ", options.budget, " does not pay for min ", options.min,
                               " everywhere");
-  if (!(options.budget <= most))
+  if (!(detail::is_finite(options.budget) && options.budget <= most))
     detail::raise<RangeError>("spectral_ranks: budget ", options.budget, " exceeds ", most, ", all that max allows");
 
   struct Offer {

@@ -40,15 +40,17 @@ inline std::vector<double> water_fill(std::span<const ScoreCurve> curves, std::s
   const std::size_t units = curves.size();
   if (!gains.empty() && gains.size() != units)
     detail::raise<ShapeError>("water_fill: ", units, " curves need ", units, " gains, got ", gains.size());
-  if (!(0.0 <= options.min_sparsity && options.min_sparsity <= options.target &&
-        options.target <= options.max_sparsity && options.max_sparsity <= 1.0))
+  if (!(detail::is_finite(options.min_sparsity) && detail::is_finite(options.target) &&
+        detail::is_finite(options.max_sparsity) && 0.0 <= options.min_sparsity &&
+        options.min_sparsity <= options.target && options.target <= options.max_sparsity &&
+        options.max_sparsity <= 1.0))
     detail::raise<RangeError>("water_fill: needs 0 ≤ min_sparsity ≤ target ≤ max_sparsity ≤ 1, got min_sparsity ",
                               options.min_sparsity, ", target ", options.target, ", max_sparsity ",
                               options.max_sparsity);
   double weights = 0;
   for (std::size_t l = 0; l < units; ++l) {
     const double gain = gains.empty() ? 1.0 : gains[l];
-    if (!(gain > 0.0 && detail::is_finite(gain)))
+    if (!(detail::is_finite(gain) && gain > 0.0))
       detail::raise<RangeError>("water_fill: gain of matrix ", l, " must be positive and finite, got ", gain);
     weights += static_cast<double>(curves[l].size());
   }

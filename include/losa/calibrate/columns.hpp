@@ -16,8 +16,8 @@ namespace losa::inline v0::detail {
 inline constexpr std::size_t columns_per_task = 64;
 
 /// Runs f(first, last) over all columns in tasks of fixed shape.
-template <class F>
-void for_column_ranges(const ExecutorRef& executor, std::size_t cols, F&& f) {
+template <class Function>
+void for_column_ranges(const ExecutorRef& executor, std::size_t cols, Function&& f) {
   executor.parallel_for((cols + columns_per_task - 1) / columns_per_task, [&](std::size_t task) {
     f(task * columns_per_task, std::min(cols, (task + 1) * columns_per_task));
   });

@@ -27,7 +27,7 @@ class FeatureGram {
 
   std::size_t sequences() const noexcept { return sequences_; }
   /// Features per sequence so far.
-  std::size_t columns() const noexcept { return columns_; }
+  std::size_t cols() const noexcept { return columns_; }
   /// (N, N) F·Fᵀ, symmetric bit for bit.
   MatrixView<const double> matrix() const noexcept { return {matrix_.data(), sequences_, sequences_}; }
 

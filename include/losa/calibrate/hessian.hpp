@@ -68,10 +68,10 @@ class Hessian {
 
   /// Strip i of x in double, (tokens, width), zeros past the last column.
   void pack(MatrixView<const float> x, std::size_t i, double* to) const {
-    const std::size_t columns = std::min(width, in_ - i * width);
+    const std::size_t cols = std::min(width, in_ - i * width);
     for (std::size_t t = 0; t < x.rows; ++t)
       for (std::size_t c = 0; c < width; ++c)
-        to[t * width + c] = c < columns ? static_cast<double>(x(t, i * width + c)) : 0.0;
+        to[t * width + c] = c < cols ? static_cast<double>(x(t, i * width + c)) : 0.0;
   }
 
   /// Adds the product of strips i and j ≥ i to its place in the upper triangle, and copies the sum to the lower one.
@@ -79,14 +79,14 @@ class Hessian {
     double sum[width * width] = {};
     detail::strip_kernels().multiply(a, b, tokens, 1.0, sum);
     const std::size_t rows = std::min(width, in_ - i * width);
-    const std::size_t columns = std::min(width, in_ - j * width);
+    const std::size_t cols = std::min(width, in_ - j * width);
     for (std::size_t r = 0; r < rows; ++r)
-      for (std::size_t c = 0; c < columns; ++c) {
+      for (std::size_t c = 0; c < cols; ++c) {
         double& element = matrix_[(i * width + r) * in_ + j * width + c];
         element = sum[r * width + c] += element;
       }
     if (i == j) return;
-    for (std::size_t c = 0; c < columns; ++c)
+    for (std::size_t c = 0; c < cols; ++c)
       for (std::size_t r = 0; r < rows; ++r) matrix_[(j * width + c) * in_ + i * width + r] = sum[r * width + c];
   }
 

@@ -17,14 +17,14 @@
 namespace losa::inline v0 {
 
 /// round(sparsity · size), half away from zero. Throws RangeError unless sparsity is in [0, 1).
-inline std::size_t zeros_target(std::size_t size, double sparsity) {
-  if (!(sparsity >= 0.0 && sparsity < 1.0))
+inline std::size_t zeros_target(std::size_t size, const double& sparsity) {
+  if (!(detail::is_finite(sparsity) && sparsity >= 0.0 && sparsity < 1.0))
     detail::raise<RangeError>("zeros_target: sparsity must be in [0, 1), got ", sparsity);
   return static_cast<std::size_t>(std::llround(sparsity * static_cast<double>(size)));
 }
 
 /// size − zeros_target(size, sparsity).
-inline std::size_t kept_target(std::size_t size, double sparsity) { return size - zeros_target(size, sparsity); }
+inline std::size_t kept_target(std::size_t size, const double& sparsity) { return size - zeros_target(size, sparsity); }
 
 /// Zeros of row r when `zeros` are spread over `rows` as evenly as integers allow: ⌊(r+1)Z/rows⌋ − ⌊rZ/rows⌋.
 constexpr std::size_t zeros_in_row(std::size_t zeros, std::size_t rows, std::size_t r) noexcept {

@@ -86,7 +86,7 @@ std::string text(const Parts&... parts) {
 
 /// Throws Kind(text(parts...)), or hands the sentence to the error handler.
 template <class Kind, class... Parts>
-[[noreturn]] void raise(const Parts&... parts) {
+[[__noreturn__]] void raise(const Parts&... parts) {
 #if defined(__cpp_exceptions)
   throw Kind(text(parts...));
 #else

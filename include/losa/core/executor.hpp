@@ -8,8 +8,11 @@
 
 #include <concepts>
 #include <cstddef>
+#include <exception>
 #include <memory>
 #include <type_traits>
+
+#include <losa/core/error.hpp>
 
 namespace losa::inline v0 {
 
@@ -18,11 +21,11 @@ namespace detail {
 /// Reference to a callable void(size_t).
 class TaskRef {
  public:
-  template <class F>
-  requires(!std::same_as<std::remove_cvref_t<F>, TaskRef>) TaskRef(F&& f)
+  template <class Function>
+  requires(!std::same_as<std::remove_cvref_t<Function>, TaskRef>) TaskRef(Function&& f)
   noexcept
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
-        call_([](void* object, std::size_t i) { (*static_cast<std::remove_reference_t<F>*>(object))(i); }) {}
+        call_([](void* object, std::size_t i) { (*static_cast<std::remove_reference_t<Function>*>(object))(i); }) {}
   void operator()(std::size_t i) const { call_(object_, i); }
 
  private:
@@ -30,11 +33,17 @@ class TaskRef {
   void (*call_)(void*, std::size_t);
 };
 
+/// Throws what std::current_exception gave for an exception of a task: nothing, if C++ did not make it.
+[[__noreturn__]] inline void rethrow(const std::exception_ptr& error) {
+  if (error) std::rethrow_exception(error);
+  raise<Error>("parallel_for: a task ended with an exception that is not of C++");
+}
+
 }  // namespace detail
 
 /// Runs f(0) … f(n−1), each once, and returns when all are done. An exception of f reaches the caller.
-template <class E>
-concept Executor = requires(E& executor, detail::TaskRef task, std::size_t n) {
+template <class ExecutorType>
+concept Executor = requires(ExecutorType& executor, detail::TaskRef task, std::size_t n) {
   { executor.concurrency() } -> std::convertible_to<std::size_t>;
   executor.parallel_for(n, task);
 };
@@ -42,8 +51,8 @@ concept Executor = requires(E& executor, detail::TaskRef task, std::size_t n) {
 /// Everything on the calling thread.
 struct Serial {
   std::size_t concurrency() const noexcept { return 1; }
-  template <class F>
-  void parallel_for(std::size_t n, F&& f) const {
+  template <class Function>
+  void parallel_for(std::size_t n, Function&& f) const {
     for (std::size_t i = 0; i < n; ++i) f(i);
   }
 };
@@ -53,19 +62,20 @@ class ExecutorRef {
  public:
   ExecutorRef() noexcept = default;
 
-  template <Executor E>
-  requires(!std::same_as<std::remove_cv_t<E>, ExecutorRef>) ExecutorRef(E& executor)
+  template <Executor ExecutorType>
+  requires(!std::same_as<std::remove_cv_t<ExecutorType>, ExecutorRef>) ExecutorRef(ExecutorType& executor)
   noexcept
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(executor)))),
-        concurrency_([](void* object) { return static_cast<std::size_t>(static_cast<E*>(object)->concurrency()); }),
+        concurrency_(
+            [](void* object) { return static_cast<std::size_t>(static_cast<ExecutorType*>(object)->concurrency()); }),
         run_([](void* object, std::size_t n, detail::TaskRef task) {
-          static_cast<E*>(object)->parallel_for(n, task);
+          static_cast<ExecutorType*>(object)->parallel_for(n, task);
         }) {}
 
   std::size_t concurrency() const { return object_ == nullptr ? 1 : concurrency_(object_); }
 
-  template <class F>
-  void parallel_for(std::size_t n, F&& f) const {
+  template <class Function>
+  void parallel_for(std::size_t n, Function&& f) const {
     if (object_ == nullptr || n <= 1) {
       Serial{}.parallel_for(n, f);
     } else {

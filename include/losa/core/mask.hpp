@@ -93,8 +93,8 @@ class Mask {
   friend bool operator==(const Mask&, const Mask&) = default;
 
   /// Calls f(column) for every kept column of row r, in rising order.
-  template <class F>
-  void for_each_kept(std::size_t r, F&& f) const {
+  template <class Function>
+  void for_each_kept(std::size_t r, Function&& f) const {
     for (std::size_t w = 0; w < words_per_row_; ++w)
       for (std::uint64_t word = words_[r * words_per_row_ + w]; word != 0; word &= word - 1)
         f(w * 64 + static_cast<std::size_t>(std::countr_zero(word)));
@@ -108,12 +108,12 @@ class Mask {
 };
 
 /// Sets every pruned weight of `weight` (out, in) to +0. Throws ShapeError if the shapes differ.
-template <class T>
-void apply_mask(MatrixView<T> weight, const Mask& mask) {
+template <class Element>
+void apply_mask(MatrixView<Element> weight, const Mask& mask) {
   detail::expect_shape("apply_mask", "weight", weight, mask.rows(), mask.cols());
   for (std::size_t r = 0; r < weight.rows; ++r)
     for (std::size_t c = 0; c < weight.cols; ++c)
-      if (!mask(r, c)) weight(r, c) = T{};
+      if (!mask(r, c)) weight(r, c) = Element{};
 }
 
 }  // namespace losa::inline v0

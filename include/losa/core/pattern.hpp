@@ -11,6 +11,7 @@
 
 #include <losa/core/apportion.hpp>
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/core/mask.hpp>
 
 namespace losa::inline v0 {
@@ -65,7 +66,7 @@ inline std::size_t zeros_of(const Pattern& pattern, std::size_t rows, std::size_
   return std::visit(
       detail::overloaded{
           [&](const Unstructured& p) -> std::size_t {
-            if (!(p.sparsity >= 0.0 && p.sparsity < 1.0))
+            if (!(detail::is_finite(p.sparsity) && p.sparsity >= 0.0 && p.sparsity < 1.0))
               detail::raise<RangeError>(where, ": sparsity must be in [0, 1), got ", p.sparsity);
             return zeros_target(rows * cols, p.sparsity);
           },

@@ -1,14 +1,19 @@
 #pragma once
-// A pool of std::threads that models the executor concept. The calling thread works too, and waits for tasks that
+// A pool of threads that models the executor concept. The calling thread works too, and waits for tasks that
 // others have begun, never for threads that have not woken up: where there is little to do, or the machine is busy, a
 // call costs what it costs serially. Idle workers spin for a moment (products follow each other within microseconds),
 // then sleep.
 //
-//   losa::ThreadPool pool(losa::ThreadPool::hardware_threads());
+//   losa::ThreadPool pool(losa::AtMost{losa::usable_threads()});
 //   pool.parallel_for(n, [&](std::size_t i) { ... });
 //
+// A system may refuse a thread (`ulimit -u`, `ulimit -v`, a container's limit on processes). ThreadPool(n) then throws,
+// ThreadPool(AtMost{n}) goes on with those it got.
+//
 // Tasks are claimed from a ticket, the number of the call and the index of the next task in one word: a worker that is
-// late compares an old call's number, fails, and looks again, so no call has to wait until all have seen it.
+// late compares an old call's number, fails, and looks again, so no call has to wait until all have seen it. (The
+// number has 32 bits. It would deceive a worker that stood still between two instructions for exactly 2³² calls, more
+// than an hour, while others went on.)
 
 #include <algorithm>
 #include <atomic>
@@ -17,41 +22,54 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <limits>
+#include <memory>
 #include <mutex>
-#include <thread>
+#include <new>
+#include <system_error>
 #include <utility>
-#include <vector>
 
+#include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
+#include <losa/core/machine.hpp>
+#include <losa/core/worker.hpp>
 
 namespace losa::inline v0 {
 
+/// A number of threads of which fewer will do.
+struct AtMost {
+  std::size_t threads = 1;
+};
+
 class ThreadPool {
  public:
-  /// `threads` in all, the caller's included; 0 counts as 1.
+  /// `threads` in all, the caller's included; 0 counts as 1. Throws UnsupportedError, with none of them left running,
+  /// if the system refuses one.
   explicit ThreadPool(std::size_t threads) {
-    for (std::size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    if (const std::error_code refused = start(threads)) {
+      const std::size_t had = concurrency();
+      stop();
+      detail::raise<UnsupportedError>("ThreadPool: ", had, " of ", threads, " threads could be had (",
+                                      refused.message(), "); ask for fewer");
+    }
   }
-  ~ThreadPool() {
-    stop_.store(true, std::memory_order_relaxed);
-    publish(nullptr, 0);
-    for (std::thread& worker : workers_) worker.join();
+  /// As many of them as the system gives, the caller's at least; concurrency() says how many.
+  explicit ThreadPool(AtMost most) {
+    for (std::size_t threads = most.threads; start(threads) && !workers_; threads /= 2) continue;
   }
+  ~ThreadPool() { stop(); }
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  /// Number of hardware threads, at least 1.
-  static std::size_t hardware_threads() noexcept {
-    const unsigned n = std::thread::hardware_concurrency();
-    return n == 0 ? 1 : n;
-  }
+  /// Number of threads that this process may keep busy, at least 1 (losa::usable_threads).
+  static std::size_t hardware_threads() { return usable_threads(); }
 
-  std::size_t concurrency() const noexcept { return workers_.size() + 1; }
+  std::size_t concurrency() const noexcept { return started_ + 1; }
 
   /// Calls made from inside a task run serially on that thread; calls from several threads take turns.
-  template <class F>
-  void parallel_for(std::size_t n, F&& f) {
-    if (workers_.empty() || n <= 1 || inside_task()) {
+  template <class Function>
+  void parallel_for(std::size_t n, Function&& f) {
+    if (started_ == 0 || n <= 1 || inside_task()) {
       Serial{}.parallel_for(n, f);
       return;
     }
@@ -72,12 +90,35 @@ class ThreadPool {
   static constexpr std::chrono::microseconds spin_time{50};
   static constexpr std::size_t most_tasks = 0xffffffffu;  // indices have 32 bits of the ticket
 
+  /// Up to threads − 1 workers. Their list comes first, so that nothing can fail once a thread runs but the next
+  /// thread.
+  std::error_code start(std::size_t threads) noexcept {
+    if (threads <= 1) return {};
+    if (threads <= std::numeric_limits<std::ptrdiff_t>::max() / sizeof(detail::Worker))  // else nothrow does throw
+      workers_.reset(new (std::nothrow) detail::Worker[threads - 1]);
+    if (!workers_) return std::make_error_code(std::errc::not_enough_memory);
+    const auto entry = [](void* pool) -> void* {
+      static_cast<ThreadPool*>(pool)->work();
+      return nullptr;
+    };
+    for (; started_ < threads - 1; ++started_)
+      if (const std::error_code refused = workers_[started_].start(entry, this)) return refused;
+    return {};
+  }
+
+  void stop() noexcept {
+    stop_.store(true, std::memory_order_relaxed);
+    publish(nullptr, 0);
+    for (std::size_t i = 0; i < started_; ++i) workers_[i].join();
+    started_ = 0;
+  }
+
   void run_all(const detail::TaskRef& task, std::size_t n) {
     std::lock_guard turn(turn_);
     publish(&task, n);
     work_off();
     wait_until([&] { return finished_.load() == n; }, done_);
-    if (failed_.exchange(false, std::memory_order_relaxed)) std::rethrow_exception(std::exchange(error_, nullptr));
+    if (failed_.exchange(false, std::memory_order_relaxed)) detail::rethrow(std::exchange(error_, nullptr));
   }
 
   static bool& inside_task() noexcept {
@@ -167,7 +208,7 @@ class ThreadPool {
   void work() {
     std::uint64_t seen = 0;
     for (;;) {
-      wait_until([&] { return call_of(ticket_.load()) != seen; }, published_);
+      wait_until([&] { return call_of(ticket_.load()) != seen || stop_.load(std::memory_order_relaxed); }, published_);
       seen = call_of(ticket_.load(std::memory_order_acquire));
       if (stop_.load(std::memory_order_relaxed)) return;
       work_off();
@@ -186,7 +227,8 @@ class ThreadPool {
   std::atomic<bool> failed_{false};
   std::atomic<bool> stop_{false};
   std::exception_ptr error_;
-  std::vector<std::thread> workers_;
+  std::unique_ptr<detail::Worker[]> workers_;
+  std::size_t started_ = 0;
 };
 
 }  // namespace losa::inline v0

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <losa/core/opaque.hpp>
+
 namespace losa::inline v0 {
 
 static_assert(std::endian::native == std::endian::little,
@@ -28,8 +30,9 @@ struct f16 {
 };
 
 /// The types that weights may be stored in.
-template <class T>
-concept Storage = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bf16> || std::same_as<T, f16>;
+template <class Element>
+concept Storage = std::same_as<Element, float> || std::same_as<Element, double> || std::same_as<Element, bf16> ||
+    std::same_as<Element, f16>;
 
 /// Exact value of a stored number.
 constexpr float widen(float value) noexcept { return value; }
@@ -49,14 +52,14 @@ constexpr float widen(f16 value) noexcept {
 
 namespace detail {
 
-constexpr std::uint16_t narrow_bf16(float value) noexcept {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
+constexpr std::uint16_t narrow_bf16(const float& value) noexcept {
+  const auto bits = opaque_bits<std::uint32_t>(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((bits >> 16) | 0x40u);  // quiet NaN
   return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-constexpr std::uint16_t narrow_f16(float value) noexcept {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
+constexpr std::uint16_t narrow_f16(const float& value) noexcept {
+  const auto bits = opaque_bits<std::uint32_t>(value);
   const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);   // NaN
@@ -75,15 +78,15 @@ constexpr std::uint16_t narrow_f16(float value) noexcept {
 
 }  // namespace detail
 
-/// Nearest representable number, ties to even; NaN stays NaN, overflow becomes infinity.
-template <Storage T>
-constexpr T narrow(float value) noexcept {
-  if constexpr (std::same_as<T, bf16>) {
+/// Nearest representable number, ties to even; NaN stays NaN (with -ffast-math too), overflow becomes infinity.
+template <Storage Element>
+constexpr Element narrow(const float& value) noexcept {
+  if constexpr (std::same_as<Element, bf16>) {
     return bf16{detail::narrow_bf16(value)};
-  } else if constexpr (std::same_as<T, f16>) {
+  } else if constexpr (std::same_as<Element, f16>) {
     return f16{detail::narrow_f16(value)};
   } else {
-    return static_cast<T>(value);
+    return static_cast<Element>(value);
   }
 }
 

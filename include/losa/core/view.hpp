@@ -14,29 +14,29 @@
 namespace losa::inline v0 {
 
 /// Non-owning row-major matrix. Copying copies the pointer.
-template <class T>
+template <class Element>
 struct MatrixView {
-  T* data = nullptr;
+  Element* data = nullptr;
   std::size_t rows = 0;
   std::size_t cols = 0;
   std::size_t stride = 0;  // elements from one row to the next, ≥ cols
 
   constexpr MatrixView() = default;
-  constexpr MatrixView(T* data_, std::size_t rows_, std::size_t cols_, std::size_t stride_) noexcept
+  constexpr MatrixView(Element* data_, std::size_t rows_, std::size_t cols_, std::size_t stride_) noexcept
       : data(data_), rows(rows_), cols(cols_), stride(stride_) {}
-  constexpr MatrixView(T* data_, std::size_t rows_, std::size_t cols_) noexcept
+  constexpr MatrixView(Element* data_, std::size_t rows_, std::size_t cols_) noexcept
       : MatrixView(data_, rows_, cols_, cols_) {}
 
   /// A view of mutable elements converts to one of const elements.
-  constexpr operator MatrixView<const T>() const noexcept requires(!std::is_const_v<T>) {
+  constexpr operator MatrixView<const Element>() const noexcept requires(!std::is_const_v<Element>) {
     return {data, rows, cols, stride};
   }
 
-  constexpr T& operator()(std::size_t r, std::size_t c) const noexcept {
+  constexpr Element& operator()(std::size_t r, std::size_t c) const noexcept {
     assert(r < rows && c < cols);
     return data[r * stride + c];
   }
-  constexpr std::span<T> row(std::size_t r) const noexcept {
+  constexpr std::span<Element> row(std::size_t r) const noexcept {
     assert(r < rows);
     return {data + r * stride, cols};
   }
@@ -51,26 +51,26 @@ struct MatrixView {
 
 /// View of `rows × cols` elements at `data`; `stride` elements lie between row starts.
 /// Throws ShapeError if the stride is shorter than a row.
-template <class T>
-constexpr MatrixView<T> view(T* data, std::size_t rows, std::size_t cols, std::size_t stride) {
+template <class Element>
+constexpr MatrixView<Element> view(Element* data, std::size_t rows, std::size_t cols, std::size_t stride) {
   if (stride < cols) detail::raise<ShapeError>("view: stride ", stride, " is shorter than a row of ", cols, " columns");
   return {data, rows, cols, stride};
 }
-template <class T>
-constexpr MatrixView<T> view(T* data, std::size_t rows, std::size_t cols) noexcept {
+template <class Element>
+constexpr MatrixView<Element> view(Element* data, std::size_t rows, std::size_t cols) noexcept {
   return {data, rows, cols, cols};
 }
 
 namespace detail {
 
-template <class T>
-std::string shape(const MatrixView<T>& m) {
+template <class Element>
+std::string shape(const MatrixView<Element>& m) {
   return text(m.rows, " × ", m.cols);
 }
 
 /// Throws ShapeError unless `m` is rows × cols; the sentence starts with "where: name".
-template <class T>
-void expect_shape(std::string_view where, std::string_view name, const MatrixView<T>& m, std::size_t rows,
+template <class Element>
+void expect_shape(std::string_view where, std::string_view name, const MatrixView<Element>& m, std::size_t rows,
                   std::size_t cols) {
   if (m.rows != rows || m.cols != cols)
     raise<ShapeError>(where, ": ", name, " must be ", rows, " × ", cols, ", got ", m.rows, " × ", m.cols);

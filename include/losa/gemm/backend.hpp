@@ -19,12 +19,12 @@
 namespace losa::inline v0 {
 
 /// y (tokens, rows) = [y +] x (tokens, cols) · Wᵀ [+ bias (rows)]
-template <class W>
-using SpmmFunction = void (*)(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y,
-                              const float* bias, bool accumulate, ExecutorRef executor);
+template <class WeightsType>
+using SpmmFunction = void (*)(const PackedLayout& w, const WeightsType& weights, MatrixView<const float> x,
+                              MatrixView<float> y, const float* bias, bool accumulate, ExecutorRef executor);
 
-template <class T>
-using ListFunction = void (*)(const ListLayout& w, const ListWeights<T>& weights, MatrixView<const float> x,
+template <class Element>
+using ListFunction = void (*)(const ListLayout& w, const ListWeights<Element>& weights, MatrixView<const float> x,
                               MatrixView<float> y, const float* bias, bool accumulate, ExecutorRef executor);
 
 struct Backend {

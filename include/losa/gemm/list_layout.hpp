@@ -17,10 +17,10 @@ struct ListLayout {
   std::size_t rows = 0;
   std::size_t cols = 0;
   std::size_t ranges = 0;
-  const std::uint8_t* counts = nullptr;   // (row blocks, ranges, 32, 2) fours of weights, those of the first half first
-  const std::uint8_t* columns = nullptr;  // in the range
-  const std::size_t* offsets = nullptr;   // (row blocks · ranges) weights before each
-  const std::size_t* shares = nullptr;    // (share_count + 1) boundaries in row blocks
+  const std::uint8_t* counts = nullptr;  // (row blocks, ranges, 32, 2) fours of weights, those of the first half first
+  const std::uint8_t* col_indices = nullptr;  // in the range
+  const std::size_t* offsets = nullptr;       // (row blocks · ranges) weights before each
+  const std::size_t* shares = nullptr;        // (share_count + 1) boundaries in row blocks
   std::size_t share_count = 0;
 };
 
@@ -40,10 +40,10 @@ ListSpan list_span(const std::uint8_t* counts) noexcept {
   return {0, std::size_t{counts[0]} + counts[1], 0};
 }
 
-/// T is float, bf16, f16 or std::int8_t; the last has a scale for each row.
-template <class T>
+/// Element is float, bf16, f16 or std::int8_t; the last has a scale for each row.
+template <class Element>
 struct ListWeights {
-  const T* values = nullptr;
+  const Element* values = nullptr;
   const float* scales = nullptr;  // (row blocks · 32), or null
 };
 

@@ -1,8 +1,8 @@
 #pragma once
 // A packed matrix with a byte for the column of every kept weight instead of a mask: nothing is decoded. For products
 // of 5 to 64 tokens, which spend long on decoding masks; one token is faster with the bitmask.
-// Bytes per weight at density d: (sizeof(T) + 1)·d, what fills rows up, and two counts for each row and 256 columns,
-// where the bitmask takes sizeof(T)·d + 1/8. docs/kernels/README.md has the figures.
+// Bytes per weight at density d: (sizeof(Element) + 1)·d, what fills rows up, and two counts for each row and 256
+// columns, where the bitmask takes sizeof(Element)·d + 1/8. docs/kernels/README.md has the figures.
 //
 //   losa::ListMatrix<float> list(packed);             // or bf16, f16, losa::Int8
 //   losa::spmm(list, losa::view(x, tokens, in), losa::view(y, tokens, out), pool);
@@ -30,13 +30,14 @@
 
 namespace losa::inline v0 {
 
-template <class T>
-concept ListValue = std::same_as<T, float> || std::same_as<T, bf16> || std::same_as<T, f16> || std::same_as<T, Int8>;
+template <class Element>
+concept ListValue = std::same_as<Element, float> || std::same_as<Element, bf16> || std::same_as<Element, f16> ||
+    std::same_as<Element, Int8>;
 
-template <ListValue T>
+template <ListValue Element>
 class ListMatrix {
  public:
-  using Value = std::conditional_t<std::same_as<T, Int8>, std::int8_t, T>;
+  using Value = std::conditional_t<std::same_as<Element, Int8>, std::int8_t, Element>;
 
   /// The kept weights of `packed`. Int8 rounds as quantize does, and throws NumericError if a value is not finite.
   explicit ListMatrix(const PackedMatrix<float>& packed, ExecutorRef executor = {})
@@ -46,14 +47,14 @@ class ListMatrix {
         blocks_(packed.structure().row_blocks),
         ranges_((cols_ + ListLayout::range_cols - 1) / ListLayout::range_cols),
         shares_(packed.structure().shares) {
-    if constexpr (std::same_as<T, Int8>) {
+    if constexpr (std::same_as<Element, Int8>) {
       const QuantizedMatrix<Int8> integers(packed, executor);
       const Int8Weights weights = integers.weights();
       scales_.assign(weights.scales, weights.scales + blocks_ * detail::tile_rows);
       fill(packed.structure(), executor, [&](std::size_t k) { return weights.values[k]; });
     } else {
       const float* const values = packed.values().data();
-      fill(packed.structure(), executor, [&](std::size_t k) { return narrow<T>(values[k]); });
+      fill(packed.structure(), executor, [&](std::size_t k) { return narrow<Element>(values[k]); });
     }
   }
 
@@ -76,7 +77,7 @@ class ListMatrix {
       const std::size_t r = tile / ranges_ * detail::tile_rows + list / 2 % detail::tile_rows;
       for (std::size_t n = 4 * std::size_t{counts_[list]}; n != 0; --n, ++k) {
         float& weight = dense(r, tile % ranges_ * ListLayout::range_cols + columns_.data()[k]);
-        if constexpr (std::same_as<T, Int8>) {
+        if constexpr (std::same_as<Element, Int8>) {
           weight += static_cast<float>(values_.data()[k]) * scales_[r];
         } else {
           weight += widen(values_.data()[k]);  // fillers add 0
@@ -91,7 +92,7 @@ class ListMatrix {
             .cols = cols_,
             .ranges = ranges_,
             .counts = counts_.data(),
-            .columns = columns_.data(),
+            .col_indices = columns_.data(),
             .offsets = offsets_.data(),
             .shares = shares_.data(),
             .share_count = shares_.size() - 1};
@@ -111,8 +112,8 @@ class ListMatrix {
   }
 
   /// value(k) is the one that comes k-th in packed order.
-  template <class F>
-  void fill(const detail::PackedStructure& s, ExecutorRef executor, F&& value) {
+  template <class Function>
+  void fill(const detail::PackedStructure& s, ExecutorRef executor, Function&& value) {
     counts_.resize(blocks_ * ranges_ * 2 * detail::tile_rows);
     offsets_.resize(blocks_ * ranges_);
     std::size_t total = 0;
@@ -139,8 +140,8 @@ class ListMatrix {
     });
   }
 
-  template <class F>
-  void fill_range(const detail::PackedStructure& s, std::size_t b, std::size_t range, F& value) {
+  template <class Function>
+  void fill_range(const detail::PackedStructure& s, std::size_t b, std::size_t range, Function& value) {
     std::array<std::size_t, range_tiles> next{};  // value of each tile
     for (std::size_t j = 0; j < range_tiles && range * range_tiles + j < s.tiles; ++j)
       next[j] = s.offsets[b * s.tiles + range * range_tiles + j];

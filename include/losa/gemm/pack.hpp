@@ -20,23 +20,23 @@ namespace losa::inline v0 {
 
 namespace detail {
 
-/// values[k] ← weight at the k-th kept position, narrowed to T.
-template <Storage T, Storage S>
-void gather_kept(MatrixView<const S> weight, PackedMatrix<T>& packed, ExecutorRef executor) {
+/// values[k] ← weight at the k-th kept position, narrowed to Element.
+template <Storage Element, Storage Source>
+void gather_kept(MatrixView<const Source> weight, PackedMatrix<Element>& packed, ExecutorRef executor) {
   const PackedStructure& s = packed.structure();
   executor.parallel_for(s.row_blocks, [&](std::size_t b) {
-    T* out = packed.values().data() + s.offsets[b * s.tiles];
+    Element* out = packed.values().data() + s.offsets[b * s.tiles];
     for (std::size_t t = 0; t < s.tiles; ++t)
       for (std::size_t i = 0; i < tile_rows; ++i) {
         std::uint64_t word = s.words.data()[(b * s.tiles + t) * tile_rows + i];
         if (word == 0) continue;
-        const S* from = weight.data + (b * tile_rows + i) * weight.stride + t * tile_cols;
+        const Source* from = weight.data + (b * tile_rows + i) * weight.stride + t * tile_cols;
         for (; word != 0; word &= word - 1) {
-          const S value = from[std::countr_zero(word)];
-          if constexpr (std::is_same_v<T, S>) {
+          const Source value = from[std::countr_zero(word)];
+          if constexpr (std::is_same_v<Element, Source>) {
             *out++ = value;
           } else {
-            *out++ = narrow<T>(static_cast<float>(widen(value)));
+            *out++ = narrow<Element>(static_cast<float>(widen(value)));
           }
         }
       }
@@ -45,20 +45,20 @@ void gather_kept(MatrixView<const S> weight, PackedMatrix<T>& packed, ExecutorRe
 
 }  // namespace detail
 
-/// The kept weights of `weight` (out, in) stored as T, rounded to nearest even where T is narrower.
+/// The kept weights of `weight` (out, in) stored as Element, rounded to nearest even where that is narrower.
 /// Throws ShapeError unless the mask has the shape of the weight.
-template <Storage T, class S>
-PackedMatrix<T> pack_as(MatrixView<S> weight, const Mask& mask, ExecutorRef executor = {}) {
+template <Storage Element, class Source>
+PackedMatrix<Element> pack_as(MatrixView<Source> weight, const Mask& mask, ExecutorRef executor = {}) {
   detail::expect_shape("pack", "weight", weight, mask.rows(), mask.cols());
-  PackedMatrix<T> packed(mask);
-  detail::gather_kept(MatrixView<const std::remove_const_t<S>>(weight), packed, executor);
+  PackedMatrix<Element> packed(mask);
+  detail::gather_kept(MatrixView<const std::remove_const_t<Source>>(weight), packed, executor);
   return packed;
 }
 
 /// The kept weights of `weight` (out, in) in its own type. Throws ShapeError unless the mask has its shape.
-template <class S>
-auto pack(MatrixView<S> weight, const Mask& mask, ExecutorRef executor = {}) {
-  return pack_as<std::remove_const_t<S>>(weight, mask, executor);
+template <class Source>
+auto pack(MatrixView<Source> weight, const Mask& mask, ExecutorRef executor = {}) {
+  return pack_as<std::remove_const_t<Source>>(weight, mask, executor);
 }
 
 }  // namespace losa::inline v0

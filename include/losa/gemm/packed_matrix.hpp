@@ -1,6 +1,6 @@
 #pragma once
 // A masked weight matrix in the bitmask format: one bit per weight, and the values of the kept weights without gaps,
-// both in the tile order of packed_structure.hpp. At density d that is sizeof(T)·d + 1/8 bytes per weight.
+// both in the tile order of packed_structure.hpp. At density d that is sizeof(Element)·d + 1/8 bytes per weight.
 //
 // A kept weight may be 0.0 and stays kept. The structure (mask, offsets, shares of the work) is immutable and shared
 // between the copies that like() makes; a const matrix may be read from any number of threads.
@@ -31,10 +31,10 @@
 
 namespace losa::inline v0 {
 
-template <Storage T = float>
+template <Storage Element = float>
 class PackedMatrix {
  public:
-  using value_type = T;
+  using value_type = Element;
 
   PackedMatrix() : PackedMatrix(Mask{}) {}
   /// The kept positions of `mask`, every value zero.
@@ -45,7 +45,7 @@ class PackedMatrix {
   /// and values match, RangeError if a bit past the last column is set, there are rows without columns, or rows · cols
   /// overflows. Safe on arbitrary input.
   static PackedMatrix from_parts(std::size_t rows, std::size_t cols, std::span<const std::uint64_t> words,
-                                 std::span<const T> values) {
+                                 std::span<const Element> values) {
     check_sizes(rows, cols, words.size(), 64, "mask words");
     Mask mask(rows, cols);
     for (std::size_t r = 0; r < rows; ++r)
@@ -57,14 +57,14 @@ class PackedMatrix {
   static PackedMatrix from_bytes(std::size_t rows, std::size_t cols, std::span<const std::byte> mask_bytes,
                                  std::span<const std::byte> value_bytes) {
     check_sizes(rows, cols, mask_bytes.size(), 8, "mask bytes");
-    if (value_bytes.size() % sizeof(T) != 0)
+    if (value_bytes.size() % sizeof(Element) != 0)
       detail::raise<ShapeError>("PackedMatrix: ", value_bytes.size(), " bytes of values are no multiple of ",
-                                sizeof(T));
+                                sizeof(Element));
     const std::size_t row_bytes = cols / 8 + (cols % 8 != 0);
     Mask mask(rows, cols);
     for (std::size_t r = 0; r < rows && row_bytes != 0; ++r)
       std::memcpy(mask.row_words(r).data(), mask_bytes.data() + r * row_bytes, row_bytes);
-    return assemble(mask, value_bytes.size() / sizeof(T), value_bytes.data());
+    return assemble(mask, value_bytes.size() / sizeof(Element), value_bytes.data());
   }
 
   std::size_t rows() const noexcept { return structure_->rows; }
@@ -73,25 +73,25 @@ class PackedMatrix {
   /// Number of kept weights.
   std::size_t kept() const noexcept { return values_.size(); }
   /// Memory held: values, mask and offsets. Matrices made by like() hold the last two in common.
-  std::size_t bytes() const noexcept { return values_.size() * sizeof(T) + structure_->bytes(); }
+  std::size_t bytes() const noexcept { return values_.size() * sizeof(Element) + structure_->bytes(); }
 
   /// The mask, made anew: O(size/64).
   Mask mask() const { return structure_->mask(); }
   /// Values of the kept weights in tile order; one readable cache line follows them.
-  std::span<const T> values() const noexcept { return {values_.data(), values_.size()}; }
-  std::span<T> values() noexcept { return {values_.data(), values_.size()}; }
+  std::span<const Element> values() const noexcept { return {values_.data(), values_.size()}; }
+  std::span<Element> values() noexcept { return {values_.data(), values_.size()}; }
   /// Calls f(column, index into values()) for every kept weight of row r, in rising order of columns. Costs a walk over
   /// half the mask words of a row block, so rows are for export and inspection, not for products.
-  template <class F>
-  void for_each_kept(std::size_t r, F&& f) const {
-    structure_->for_each_kept(r, std::forward<F>(f));
+  template <class Function>
+  void for_each_kept(std::size_t r, Function&& f) const {
+    structure_->for_each_kept(r, std::forward<Function>(f));
   }
 
   /// Same structure (shared, not copied), zero values.
   PackedMatrix like() const { return PackedMatrix(structure_); }
   /// True if both hold the same kept positions.
-  template <Storage U>
-  bool same_structure(const PackedMatrix<U>& other) const noexcept {
+  template <Storage OtherElement>
+  bool same_structure(const PackedMatrix<OtherElement>& other) const noexcept {
     return structure_ == other.structure_ || *structure_ == *other.structure_;
   }
 
@@ -99,7 +99,7 @@ class PackedMatrix {
   void to_dense(MatrixView<float> dense) const {
     detail::expect_shape("to_dense", "dense", dense, rows(), cols());
     for (std::size_t r = 0; r < rows(); ++r) std::ranges::fill(dense.row(r), 0.0f);
-    const T* value = values_.data();
+    const Element* value = values_.data();
     structure_->for_each_word([&](std::size_t r, std::size_t c, std::uint64_t word) {
       for (; word != 0; word &= word - 1)
         dense(r, c + static_cast<std::size_t>(std::countr_zero(word))) = static_cast<float>(widen(*value++));
@@ -110,10 +110,10 @@ class PackedMatrix {
   const detail::PackedStructure& structure() const noexcept { return *structure_; }
   const std::shared_ptr<const detail::PackedStructure>& shared_structure() const noexcept { return structure_; }
   PackedLayout layout() const noexcept { return structure_->layout(); }
-  FloatWeights<T> weights() const noexcept { return {values_.data()}; }
+  FloatWeights<Element> weights() const noexcept { return {values_.data()}; }
 
  private:
-  template <Storage U>
+  template <Storage OtherElement>
   friend class PackedMatrix;
 
   explicit PackedMatrix(std::shared_ptr<const detail::PackedStructure> structure)
@@ -149,16 +149,16 @@ class PackedMatrix {
           const auto n =
               static_cast<std::size_t>(std::popcount(s.words.data()[(b * s.tiles + t) * detail::tile_rows + i]));
           if (n == 0) continue;
-          std::memcpy(packed.values_.data() + cursors[t], values, n * sizeof(T));
+          std::memcpy(packed.values_.data() + cursors[t], values, n * sizeof(Element));
           cursors[t] += n;
-          values += n * sizeof(T);
+          values += n * sizeof(Element);
         }
     }
     return packed;
   }
 
   std::shared_ptr<const detail::PackedStructure> structure_;
-  detail::PaddedArray<T> values_;
+  detail::PaddedArray<Element> values_;
 };
 
 }  // namespace losa::inline v0

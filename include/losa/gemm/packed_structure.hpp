@@ -110,8 +110,8 @@ struct PackedStructure {
     return all;
   }
   /// Calls f(column, index of the value) for every kept weight of row r, in rising order of columns.
-  template <class F>
-  void for_each_kept(std::size_t r, F&& f) const {
+  template <class Function>
+  void for_each_kept(std::size_t r, Function&& f) const {
     for (std::size_t t = 0; t < tiles; ++t) {
       const std::size_t tile = r / tile_rows * tiles + t;
       const std::uint64_t* const first = words.data() + tile * tile_rows;
@@ -121,8 +121,8 @@ struct PackedStructure {
     }
   }
   /// Calls f(row, first column, mask word) in the order of the values.
-  template <class F>
-  void for_each_word(F&& f) const {
+  template <class Function>
+  void for_each_word(Function&& f) const {
     const std::uint64_t* word = words.data();
     for (std::size_t b = 0; b < row_blocks; ++b)
       for (std::size_t t = 0; t < tiles; ++t)

@@ -22,7 +22,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
+#include <cstring>
 #include <span>
 #include <string_view>
 #include <type_traits>
@@ -94,7 +94,7 @@ class Weights {
     static_assert(std::is_same_v<Of<Type::bf16>, PackedMatrix<bf16>> &&
                   std::is_same_v<Of<Type::int4>, QuantizedMatrix<Int4>> &&
                   std::is_same_v<Of<Type::int8_list>, ListMatrix<Int8>>);
-    return static_cast<Type>(matrix_.index());
+    return static_cast<Type>((matrix_.index)());  // not as a macro: Xlib has one of that name
   }
   /// Has products of these weights run on the backend of that name ("avx2", "reference", …) instead of the default one.
   /// Throws UnsupportedError, which lists those there are, if this machine has none of that name.
@@ -120,8 +120,8 @@ struct Access {
   static const Matrix& matrix(const Weights& w) { return w.matrix_; }
   static const Backend* backend(const Weights& w) { return w.backend_; }
   /// The products of training have f32 in a bitmask alone.
-  template <class W>
-  static auto& trainable(std::string_view where, W& w) {
+  template <class WeightsType>
+  static auto& trainable(std::string_view where, WeightsType& w) {
     auto* found = std::get_if<PackedMatrix<float>>(&w.matrix_);
     if (found == nullptr) losa::detail::raise<UnsupportedError>(where, ": weights must be of type f32");
     return *found;
@@ -138,8 +138,8 @@ struct Executor {
   }
 };
 
-template <class F>
-void with_executor(const Threads& threads, F&& f) {
+template <class Function>
+void with_executor(const Threads& threads, Function&& f) {
   if (threads.run == nullptr) return f(ExecutorRef{});
   Executor executor{threads};
   f(ExecutorRef{executor});
@@ -259,8 +259,8 @@ inline void sample(const float* g, std::size_t g_stride, const float* x, std::si
 inline std::size_t reserve(const Weights& weights, std::size_t tokens) {
   std::vector<float> x(tokens * weights.cols());
   std::vector<float> y(tokens * weights.rows());
-  for (bool finite : {true, false}) {  // integers keep activations that are not finite in float
-    std::fill(x.begin(), x.end(), finite ? 0.0f : std::numeric_limits<float>::infinity());
+  for (std::uint32_t bits : {0u, 0x7f800000u}) {  // 0 and infinity: integers keep what is not finite in float
+    for (float& value : x) std::memcpy(&value, &bits, sizeof value);
     for (std::size_t t = 1; t <= tokens; t = t < tokens ? std::min(2 * t, tokens) : t + 1)
       multiply(weights, x.data(), t, weights.cols(), y.data(), weights.rows());
   }

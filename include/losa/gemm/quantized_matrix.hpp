@@ -14,6 +14,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <span>
@@ -24,6 +25,7 @@
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
 #include <losa/core/finite.hpp>
+#include <losa/core/opaque.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/packed_matrix.hpp>
@@ -42,30 +44,30 @@ struct Int4 {
   static constexpr float largest = 7;
 };
 
-template <class Q>
-concept Integer = std::same_as<Q, Int8> || std::same_as<Q, Int4>;
+template <class IntegerType>
+concept Integer = std::same_as<IntegerType, Int8> || std::same_as<IntegerType, Int4>;
 
-template <Integer Q>
+template <Integer IntegerType>
 class QuantizedMatrix {
-  static constexpr bool per_row = std::same_as<Q, Int8>;
+  static constexpr bool per_row = std::same_as<IntegerType, Int8>;
 
  public:
   using Scale = std::conditional_t<per_row, float, f16>;
 
   /// The nearest integers; a scale is largest |value| / largest integer, for int4 rounded up to f16.
   /// Throws NumericError if a value is not finite, or too large for a scale in f16.
-  template <Storage T>
-  explicit QuantizedMatrix(const PackedMatrix<T>& packed, ExecutorRef executor = {})
+  template <Storage Element>
+  explicit QuantizedMatrix(const PackedMatrix<Element>& packed, ExecutorRef executor = {})
       : structure_(packed.shared_structure()) {
     allocate();
     // As bits: without its sign a value that is not finite is larger than all others.
     std::vector<std::uint32_t> largest(scales_.size());
     executor.parallel_for(structure_->row_blocks, [&](std::size_t b) {
-      for_each_row(packed, b, [&](std::size_t scale, const T* values, std::size_t n) {
+      for_each_row(packed, b, [&](std::size_t scale, const Element* values, std::size_t n) {
         for (std::size_t k = 0; k < n; ++k) largest[scale] = std::max(largest[scale], magnitude(values[k]));
       });
     });
-    for (std::size_t i = 0; i < largest.size(); ++i) choose_scale(std::bit_cast<float>(largest[i]), scales_.data()[i]);
+    for (std::size_t i = 0; i < largest.size(); ++i) choose_scale(largest[i], scales_.data()[i]);
     executor.parallel_for(structure_->row_blocks, [&](std::size_t b) { store(packed, b); });
   }
 
@@ -81,7 +83,7 @@ class QuantizedMatrix {
       detail::raise<ShapeError>("QuantizedMatrix: the mask needs ", matrix.values_.size(), " bytes of integers and ",
                                 matrix.scales_.size(), " scales, got ", integers.size(), " and ", scales.size());
     for (Scale scale : scales)
-      if (!(widen(scale) >= 0 && detail::is_finite(widen(scale))))
+      if (!(detail::is_finite(scale) && widen(scale) >= 0))
         detail::raise<NumericError>("QuantizedMatrix: a scale is ", widen(scale));
     std::ranges::copy(integers, matrix.values_.data());
     std::ranges::copy(scales, matrix.scales_.data());
@@ -105,7 +107,7 @@ class QuantizedMatrix {
     detail::expect_shape("to_dense", "dense", dense, rows(), cols());
     for (std::size_t r = 0; r < rows(); ++r) std::ranges::fill(dense.row(r), 0.0f);
     const PackedLayout layout = structure_->layout();
-    const typename Q::Weights all = weights();
+    const typename IntegerType::Weights all = weights();
     for (std::size_t b = 0; b < layout.row_blocks; ++b)
       for (std::size_t t = 0; t < layout.tiles; ++t) {
         auto cursor = all.begin(layout, b, t);
@@ -128,7 +130,7 @@ class QuantizedMatrix {
   /// For backends.
   const detail::PackedStructure& structure() const noexcept { return *structure_; }
   PackedLayout layout() const noexcept { return structure_->layout(); }
-  typename Q::Weights weights() const noexcept {
+  typename IntegerType::Weights weights() const noexcept {
     if constexpr (per_row) {
       return {reinterpret_cast<const std::int8_t*>(values_.data()), scales_.data()};
     } else {
@@ -141,10 +143,10 @@ class QuantizedMatrix {
       : structure_(std::move(structure)) {}
 
   /// Calls f(index of its scale, its values, how many) for every row of the tiles of row block b, in packed order.
-  template <Storage T, class F>
-  void for_each_row(const PackedMatrix<T>& packed, std::size_t b, F&& f) const {
+  template <Storage Element, class Function>
+  void for_each_row(const PackedMatrix<Element>& packed, std::size_t b, Function&& f) const {
     const detail::PackedStructure& s = *structure_;
-    const T* values = packed.values().data() + s.offsets[b * s.tiles];
+    const Element* values = packed.values().data() + s.offsets[b * s.tiles];
     for (std::size_t row = b * s.tiles * detail::tile_rows; row < (b + 1) * s.tiles * detail::tile_rows; ++row) {
       const auto n = static_cast<std::size_t>(std::popcount(s.words.data()[row]));
       f(per_row ? b * detail::tile_rows + row % detail::tile_rows : row, values, n);
@@ -152,21 +154,32 @@ class QuantizedMatrix {
     }
   }
 
-  template <Storage T>
-  static std::uint32_t magnitude(T value) noexcept {
-    return std::bit_cast<std::uint32_t>(static_cast<float>(widen(value))) & 0x7fffffffu;
+  template <Storage Element>
+  static std::uint32_t magnitude(const Element& value) noexcept {
+    std::uint32_t bits;
+    if constexpr (std::same_as<Element, float>) {
+      std::memcpy(&bits, &value, sizeof bits);
+    } else if constexpr (std::same_as<Element, bf16>) {
+      bits = std::uint32_t{value.bits} << 16;
+    } else {
+      bits = detail::opaque_bits<std::uint32_t>(static_cast<float>(widen(value)));
+    }
+    return bits & 0x7fffffffu;
   }
 
-  static void choose_scale(float largest, Scale& scale) {
-    if (!detail::is_finite(largest)) detail::raise<NumericError>("quantize: a value is ", largest);
-    scale = narrow<Scale>(largest == 0.0f ? 1.0f : largest / Q::largest);
+  /// `magnitude` is the largest of what shares the scale, as bits.
+  static void choose_scale(std::uint32_t magnitude, Scale& scale) {
+    if (magnitude > 0x7f800000u) detail::raise<NumericError>("quantize: a value is nan");
+    if (magnitude == 0x7f800000u) detail::raise<NumericError>("quantize: a value is inf");
+    const auto largest = std::bit_cast<float>(magnitude);
+    scale = narrow<Scale>(largest == 0.0f ? 1.0f : largest / IntegerType::largest);
     // Rounded up, so that the largest value has an integer.
     if constexpr (per_row) {
       scale = std::max(scale, std::numeric_limits<float>::denorm_min());
     } else {
-      while (widen(scale) * Q::largest < largest) ++scale.bits;
+      while (widen(scale) * IntegerType::largest < largest) ++scale.bits;
     }
-    if (!detail::is_finite(widen(scale)))
+    if (!detail::is_finite(scale))
       detail::raise<NumericError>("quantize: ", largest, " is too large for a scale in f16");
   }
 
@@ -188,8 +201,8 @@ class QuantizedMatrix {
 
   void check_integers() const {
     const auto refuse = [](int integer) {
-      detail::raise<RangeError>("QuantizedMatrix: integers must be in [", -Q::largest, ", ", Q::largest, "], got ",
-                                integer);
+      detail::raise<RangeError>("QuantizedMatrix: integers must be in [", -IntegerType::largest, ", ",
+                                IntegerType::largest, "], got ", integer);
     };
     const std::uint8_t* byte = values_.data();
     if constexpr (per_row) {
@@ -206,19 +219,20 @@ class QuantizedMatrix {
   }
 
   /// The integer nearest to value / scale, to even between two.
-  template <Storage T>
-  static int integer(T value, float scale) noexcept {
-    const float quotient = std::clamp(static_cast<float>(widen(value)) / scale, -Q::largest, Q::largest);
+  template <Storage Element>
+  static int integer(Element value, float scale) noexcept {
+    const float quotient =
+        std::clamp(static_cast<float>(widen(value)) / scale, -IntegerType::largest, IntegerType::largest);
     // At this size floats are the integers; std::nearbyint is a call without SSE4.1.
     constexpr float rounding = 0x1.8p23f;
     return std::bit_cast<int>(quotient + rounding) - std::bit_cast<int>(rounding);
   }
 
-  template <Storage T>
-  void store(const PackedMatrix<T>& packed, std::size_t b) {
+  template <Storage Element>
+  void store(const PackedMatrix<Element>& packed, std::size_t b) {
     const detail::PackedStructure& s = *structure_;
     std::uint8_t* out = values_.data() + (per_row ? s.offsets : offsets_)[b * s.tiles];
-    for_each_row(packed, b, [&](std::size_t scale_at, const T* values, std::size_t n) {
+    for_each_row(packed, b, [&](std::size_t scale_at, const Element* values, std::size_t n) {
       const float scale = widen(scales_.data()[scale_at]);
       if constexpr (per_row) {
         for (std::size_t k = 0; k < n; ++k)
@@ -240,9 +254,9 @@ class QuantizedMatrix {
 };
 
 /// `packed` with values of 8 bits (Int8) or 4 (Int4); see QuantizedMatrix.
-template <Integer Q, Storage T>
-QuantizedMatrix<Q> quantize(const PackedMatrix<T>& packed, ExecutorRef executor = {}) {
-  return QuantizedMatrix<Q>(packed, executor);
+template <Integer IntegerType, Storage Element>
+QuantizedMatrix<IntegerType> quantize(const PackedMatrix<Element>& packed, ExecutorRef executor = {}) {
+  return QuantizedMatrix<IntegerType>(packed, executor);
 }
 
 }  // namespace losa::inline v0

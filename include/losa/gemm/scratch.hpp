@@ -47,18 +47,18 @@ inline AlignedBytes aligned_bytes(std::size_t n) {
 }
 
 /// Array of n trivial elements, zero at first, followed by one cache line of zeros that vector loads may read.
-template <class T>
+template <class Element>
 class PaddedArray {
-  static_assert(std::is_trivially_copyable_v<T>);
+  static_assert(std::is_trivially_copyable_v<Element>);
 
  public:
   PaddedArray() = default;
-  explicit PaddedArray(std::size_t n) : bytes_(aligned_bytes(n * sizeof(T) + cache_line)), size_(n) {
-    std::memset(static_cast<void*>(bytes_.get()), 0, n * sizeof(T) + cache_line);
+  explicit PaddedArray(std::size_t n) : bytes_(aligned_bytes(n * sizeof(Element) + cache_line)), size_(n) {
+    std::memset(static_cast<void*>(bytes_.get()), 0, n * sizeof(Element) + cache_line);
   }
   PaddedArray(const PaddedArray& other)
-      : bytes_(other.bytes_ ? aligned_bytes(other.size_ * sizeof(T) + cache_line) : nullptr), size_(other.size_) {
-    if (bytes_) std::memcpy(bytes_.get(), other.bytes_.get(), size_ * sizeof(T) + cache_line);
+      : bytes_(other.bytes_ ? aligned_bytes(other.size_ * sizeof(Element) + cache_line) : nullptr), size_(other.size_) {
+    if (bytes_) std::memcpy(bytes_.get(), other.bytes_.get(), size_ * sizeof(Element) + cache_line);
   }
   PaddedArray(PaddedArray&& other) noexcept : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)) {}
   PaddedArray& operator=(PaddedArray other) noexcept {
@@ -68,8 +68,8 @@ class PaddedArray {
   }
   ~PaddedArray() = default;
 
-  T* data() noexcept { return reinterpret_cast<T*>(bytes_.get()); }
-  const T* data() const noexcept { return reinterpret_cast<const T*>(bytes_.get()); }
+  Element* data() noexcept { return reinterpret_cast<Element*>(bytes_.get()); }
+  const Element* data() const noexcept { return reinterpret_cast<const Element*>(bytes_.get()); }
   std::size_t size() const noexcept { return size_; }
 
  private:
@@ -109,17 +109,17 @@ class Scratch {
   }
 
   /// Bytes that n elements take of a block.
-  template <class T>
+  template <class Element>
   static constexpr std::size_t need(std::size_t n) noexcept {
-    return round_up(n * sizeof(T), cache_line);
+    return round_up(n * sizeof(Element), cache_line);
   }
   /// The next n elements, uninitialised.
-  template <class T>
-  T* take(std::size_t n) noexcept {
+  template <class Element>
+  Element* take(std::size_t n) noexcept {
     std::byte* start = block_.memory.get() + used_;
-    used_ += need<T>(n);
+    used_ += need<Element>(n);
     assert(used_ <= block_.size);
-    return reinterpret_cast<T*>(start);
+    return reinterpret_cast<Element*>(start);
   }
 
  private:

@@ -47,14 +47,14 @@ inline const Backend& backend_or_default(const Backend* backend) {
   return backend == nullptr ? default_backend() : *backend;
 }
 
-template <class A, class B>
-void expect_tokens(std::string_view where, std::string_view a_name, const MatrixView<A>& a, std::string_view b_name,
-                   const MatrixView<B>& b) {
+template <class Element, class OtherElement>
+void expect_tokens(std::string_view where, std::string_view a_name, const MatrixView<Element>& a,
+                   std::string_view b_name, const MatrixView<OtherElement>& b) {
   if (a.rows != b.rows) raise<ShapeError>(where, ": ", a_name, " has ", a.rows, " tokens, ", b_name, " has ", b.rows);
 }
 
-template <class A>
-void expect_columns(std::string_view where, std::string_view name, const MatrixView<A>& m, std::size_t cols) {
+template <class Element>
+void expect_columns(std::string_view where, std::string_view name, const MatrixView<Element>& m, std::size_t cols) {
   if (m.cols != cols)
     raise<ShapeError>(where, ": ", name, " must have ", cols, " columns, got ", m.rows, " × ", m.cols);
 }
@@ -88,22 +88,23 @@ void multiply(const Matrix& packed, MatrixView<const float> x, MatrixView<float>
 
 /// y (tokens, out) = x (tokens, in) · (M ⊙ W)ᵀ + bias. x and y must not overlap.
 /// Throws ShapeError, before anything is written, if the shapes do not fit.
-template <Storage T>
-void spmm(const PackedMatrix<T>& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
-          const SpmmOptions& options = {}) {
-  static_assert(!std::same_as<T, double>, "spmm multiplies float, bf16 and f16 weights; pack double weights as float");
+template <Storage Element>
+void spmm(const PackedMatrix<Element>& packed, MatrixView<const float> x, MatrixView<float> y,
+          ExecutorRef executor = {}, const SpmmOptions& options = {}) {
+  static_assert(!std::same_as<Element, double>,
+                "spmm multiplies float, bf16 and f16 weights; pack double weights as float");
   detail::multiply(packed, x, y, executor, options);
 }
 /// The same with 8- or 4-bit weights. Activations stay float, or become integers of 8 or 16 bits where that is faster
 /// (docs/kernels/README.md).
-template <Integer Q>
-void spmm(const QuantizedMatrix<Q>& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
-          const SpmmOptions& options = {}) {
+template <Integer IntegerType>
+void spmm(const QuantizedMatrix<IntegerType>& packed, MatrixView<const float> x, MatrixView<float> y,
+          ExecutorRef executor = {}, const SpmmOptions& options = {}) {
   detail::multiply(packed, x, y, executor, options);
 }
 /// The same with lists of columns.
-template <ListValue T>
-void spmm(const ListMatrix<T>& list, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
+template <ListValue Element>
+void spmm(const ListMatrix<Element>& list, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor = {},
           const SpmmOptions& options = {}) {
   detail::multiply(list, x, y, executor, options);
 }

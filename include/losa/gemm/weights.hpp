@@ -16,12 +16,12 @@
 namespace losa::inline v0 {
 
 /// float, bf16 or f16.
-template <class T>
+template <class Element>
 struct FloatWeights {
-  const T* values = nullptr;
+  const Element* values = nullptr;
 
   struct Cursor {
-    const T* p;
+    const Element* p;
     float at(std::size_t, std::size_t j) const noexcept { return static_cast<float>(widen(p[j])); }
     void advance(std::size_t count) noexcept { p += count; }
   };

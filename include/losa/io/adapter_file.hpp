@@ -66,8 +66,8 @@ inline void declare_adapter(SafetensorsWriter& writer, const AdapterView& adapte
 
 /// Calls put(tensor name, producer) for each tensor of a layer; a producer views what `adapter` does.
 /// Throws ShapeError if the mask does not fit the factors.
-template <class F>
-void for_each_adapter_tensor(const AdapterView& adapter, F&& put) {
+template <class Function>
+void for_each_adapter_tensor(const AdapterView& adapter, Function&& put) {
   const std::size_t out = adapter.bt.cols;
   if (adapter.mask && (adapter.mask->rows() != out || adapter.mask->cols() != adapter.a.cols))
     detail::raise<ShapeError>("add_adapter: ", adapter.name, ": mask must be ", out, " × ", adapter.a.cols, ", got ",

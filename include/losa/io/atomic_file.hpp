@@ -106,7 +106,7 @@ class AtomicFile {
   /// After commit(): false where there is no way to flush the file or its directory, as for a pipe.
   bool flushed() const noexcept { return flushed_; }
   /// True for devices, pipes and "-": nothing is written aside.
-  bool direct() const noexcept { return temporary_.empty() && !committed_; }
+  bool in_place() const noexcept { return temporary_.empty() && !committed_; }
 
   /// Appends. Throws FileError.
   void write(std::span<const std::byte> bytes) {
@@ -160,7 +160,7 @@ class AtomicFile {
   // Header and tensors of a checkpoint come in pieces of a few bytes to many megabytes; larger pieces go through.
   static constexpr std::size_t buffer_limit = std::size_t{1} << 16;
 
-  [[noreturn]] void fail(std::string_view what, int error) const {
+  [[__noreturn__]] void fail(std::string_view what, int error) const {
     detail::raise<FileError>(path_, ": ", what, ": ", detail::errno_text(error));
   }
   std::filesystem::path folder() const {

@@ -1,6 +1,7 @@
 #pragma once
 // Sparse weights on disk in the `sparse-bitmask` layout of compressed-tensors 0.14.0.1, which is also our own run
-// format. A weight X.weight of shape (out, in) becomes four tensors:
+// format. A weight X.weight of shape (out, in) becomes four tensors (compressed_names.hpp has the older names, which
+// are read too):
 //
 //   X.shape        I64 [2]             out, in
 //   X.bitmask      U8 [out, ⌈in/8⌉]    bit c % 8 of byte c / 8 of a row = 1: column c is kept
@@ -31,26 +32,25 @@
 #include <losa/core/mask.hpp>
 #include <losa/core/types.hpp>
 #include <losa/gemm/packed_matrix.hpp>
+#include <losa/io/compressed_names.hpp>
 #include <losa/io/dtype.hpp>
 #include <losa/io/safetensors_writer.hpp>
 #include <losa/io/tensor.hpp>
 
 namespace losa::inline v0::io {
 
-/// Anything that finds tensors by name: SafetensorsFile, ShardedCheckpoint.
-template <class S>
-concept TensorSource = requires(const S& source, std::string_view name) {
-  { source.find(name) } -> std::convertible_to<const Tensor*>;
-  { source.at(name) } -> std::convertible_to<const Tensor&>;
-};
-
 /// The tensors of one compressed weight, checked against each other.
 struct CompressedWeight {
   const Tensor* values = nullptr;
   const Tensor* bitmask = nullptr;
+  const Tensor* row_offsets = nullptr;
   std::size_t rows = 0;
   std::size_t cols = 0;
   std::size_t kept = 0;
+  bool vector = false;  // stored with one extent; counts as one row here
+
+  /// The mask that is stored; a kept weight may be 0. Cost: the bytes of the bitmask.
+  Mask mask() const;
 };
 
 }  // namespace losa::inline v0::io
@@ -58,7 +58,7 @@ struct CompressedWeight {
 namespace losa::inline v0::detail {
 
 /// "X" of "X.weight". Throws RangeError for other names, which the layout cannot hold.
-inline std::string_view compressed_prefix(std::string_view weight) {
+inline std::string_view module_of(std::string_view weight) {
   constexpr std::string_view suffix = ".weight";
   if (!weight.ends_with(suffix) || weight.size() == suffix.size())
     raise<RangeError>("compressed weights must be called X.weight, got ", quote_name(weight));
@@ -109,18 +109,20 @@ inline std::size_t checked_kept(const io::Tensor& bitmask, const io::Tensor& row
 
 namespace losa::inline v0::io {
 
-/// True if `weight` ("X.weight") is stored compressed.
-template <TensorSource S>
-bool is_compressed(const S& source, std::string_view weight) {
-  return weight.ends_with(".weight") &&
-         source.find(std::string(weight.substr(0, weight.size() - 6)) + "compressed") != nullptr;
+inline Mask CompressedWeight::mask() const { return detail::mask_from_bytes(rows, cols, bitmask->bytes); }
+
+/// True if the tensor is stored compressed.
+template <TensorSource Source>
+bool is_compressed(const Source& source, std::string_view tensor) {
+  return !compressed_prefix(source, tensor).empty();
 }
 
-/// Finds and checks the four tensors of `weight` ("X.weight"). A vector counts as one row. Throws FileError if one of
-/// them is missing, of another dtype or shape than the others ask for, or if mask, offsets and values disagree.
-template <TensorSource S>
-CompressedWeight find_compressed(const S& source, std::string_view weight) {
-  const std::string prefix(detail::compressed_prefix(weight));
+/// Finds and checks the four parts of a compressed tensor. A vector counts as one row. Throws FileError if one of them
+/// is missing, of another dtype or shape than the others ask for, or if mask, offsets and values disagree.
+template <TensorSource Source>
+CompressedWeight find_compressed(const Source& source, std::string_view tensor) {
+  std::string prefix = compressed_prefix(source, tensor);
+  if (prefix.empty()) prefix = tensor.ends_with(".weight") ? tensor.substr(0, tensor.size() - 7) : tensor;
   const Tensor& shape = source.at(prefix + ".shape");
   const Tensor& bitmask = source.at(prefix + ".bitmask");
   const Tensor& row_offsets = source.at(prefix + ".row_offsets");
@@ -151,15 +153,15 @@ CompressedWeight find_compressed(const S& source, std::string_view weight) {
   if (values.shape.size() != 1 || values.shape[0] != kept)
     detail::raise_tensor(values, "must hold the ", kept, " values that the bitmask keeps, got shape ",
                          detail::shape_text(values.shape));
-  return {&values, &bitmask, rows, cols, kept};
+  return {&values, &bitmask, &row_offsets, rows, cols, kept, vector};
 }
 
-/// The weight, packed. T is the dtype of the file, or float, to which every float dtype is widened (F64 rounded).
+/// The weight, packed. Element is the dtype of the file, or float, to which every float dtype is widened (F64 rounded).
 /// Throws FileError if the dtype is another one or, on request (the default), a value is NaN or Inf.
-template <Storage T>
-PackedMatrix<T> read_compressed(const CompressedWeight& weight, bool check_finite = true) {
+template <Storage Element>
+PackedMatrix<Element> read_compressed(const CompressedWeight& weight, bool check_finite = true) {
   const Tensor& values = *weight.values;
-  if constexpr (std::same_as<T, float>) {
+  if constexpr (std::same_as<Element, float>) {
     if (values.dtype != Dtype::f32) {
       std::vector<float> widened(weight.kept);
       read_f32(values, std::span<float>(widened), {.check_finite = check_finite});
@@ -167,26 +169,49 @@ PackedMatrix<T> read_compressed(const CompressedWeight& weight, bool check_finit
                                              std::as_bytes(std::span(widened)));
     }
   }
-  if (values.dtype != dtype_of<T>())
-    detail::raise_tensor(values, "dtype must be ", name(dtype_of<T>()), ", got ", values.dtype_name);
+  if (values.dtype != dtype_of<Element>())
+    detail::raise_tensor(values, "dtype must be ", name(dtype_of<Element>()), ", got ", values.dtype_name);
   if (check_finite)
-    for (std::size_t i = 0; i < weight.kept; ++i) {
-      T value;
-      std::memcpy(&value, values.bytes.data() + i * sizeof(T), sizeof(T));
-      if (!detail::is_finite(widen(value))) detail::raise_tensor(values, "NaN or Inf at [", i, "]");
-    }
-  return PackedMatrix<T>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes, values.bytes);
+    if (const std::size_t finite =
+            detail::count_below<Element>(values.bytes.data(), weight.kept, detail::infinity_bits<Element>);
+        finite != weight.kept)
+      detail::raise_tensor(values, "NaN or Inf at [", finite, "]");
+  return PackedMatrix<Element>::from_bytes(weight.rows, weight.cols, weight.bitmask->bytes, values.bytes);
 }
-template <Storage T, TensorSource S>
-PackedMatrix<T> read_compressed(const S& source, std::string_view weight, bool check_finite = true) {
-  return read_compressed<T>(find_compressed(source, weight), check_finite);
+template <Storage Element, TensorSource Source>
+PackedMatrix<Element> read_compressed(const Source& source, std::string_view weight, bool check_finite = true) {
+  return read_compressed<Element>(find_compressed(source, weight), check_finite);
+}
+
+/// Rows [first_row, first_row + out.rows) of the weight as floats, zeros where nothing is kept. Throws ShapeError if
+/// the rows are not the weight's, FileError as read_compressed. Cost: those rows' values alone.
+inline void read_compressed_rows(const CompressedWeight& weight, std::size_t first_row, MatrixView<float> out,
+                                 bool check_finite = true) {
+  if (out.cols != weight.cols || first_row > weight.rows || out.rows > weight.rows - first_row)
+    detail::raise<ShapeError>("read_compressed_rows: rows [", first_row, ", ", first_row + out.rows, ") of ", out.cols,
+                              " columns from a weight of ", weight.rows, " × ", weight.cols);
+  const std::size_t row_bytes = detail::mask_row_bytes(weight.cols);
+  std::vector<float> kept;
+  for (std::size_t r = 0; r < out.rows; ++r) {
+    const std::byte* bits = weight.bitmask->bytes.data() + (first_row + r) * row_bytes;
+    const auto keeps = [&](std::size_t c) { return (std::to_integer<unsigned>(bits[c / 8]) >> (c % 8) & 1u) != 0; };
+    std::int64_t offset = 0;
+    std::memcpy(&offset, weight.row_offsets->bytes.data() + (first_row + r) * sizeof offset, sizeof offset);
+    std::size_t count = 0;
+    for (std::size_t c = 0; c < weight.cols; ++c) count += keeps(c);
+    kept.resize(count);
+    read_f32(*weight.values, std::span<float>(kept),
+             {.first_row = static_cast<std::size_t>(offset), .check_finite = check_finite});
+    std::size_t next = 0;
+    for (std::size_t c = 0; c < weight.cols; ++c) out(r, c) = keeps(c) ? kept[next++] : 0.0f;
+  }
 }
 
 /// Declares the tensors of `weight` ("X.weight", rows × cols with `kept` weights) in a file being written, for
 /// put_compressed. Throws RangeError unless the name ends in ".weight" and the matrix is not empty.
 inline void declare_compressed(SafetensorsWriter& writer, std::string_view weight, Dtype dtype, std::size_t rows,
                                std::size_t cols, std::size_t kept) {
-  const std::string prefix(detail::compressed_prefix(weight));
+  const std::string prefix(detail::module_of(weight));
   if (rows == 0 || cols == 0) detail::raise<RangeError>("add_compressed: ", detail::quote_name(weight), " is empty");
   writer.declare(prefix + ".shape", Dtype::i64, {2});
   writer.declare(prefix + ".row_offsets", Dtype::i64, {rows});
@@ -194,10 +219,11 @@ inline void declare_compressed(SafetensorsWriter& writer, std::string_view weigh
   writer.declare(prefix + ".bitmask", Dtype::u8, {rows, detail::mask_row_bytes(cols)});
 }
 
-/// Calls put(tensor name, producer) for each tensor of `weight`, its values rounded to T; a producer views `packed`.
-template <Storage T, Storage S, class F>
-void for_each_compressed(std::string_view weight, const PackedMatrix<S>& packed, F&& put) {
-  const std::string prefix(detail::compressed_prefix(weight));
+/// Calls put(tensor name, producer) for each tensor of `weight`, its values rounded to Element; a producer views
+/// `packed`.
+template <Storage Element, Storage Source, class Function>
+void for_each_compressed(std::string_view weight, const PackedMatrix<Source>& packed, Function&& put) {
+  const std::string prefix(detail::module_of(weight));
   put(prefix + ".shape", [&packed](TensorSink& sink) {
     const std::int64_t extents[] = {static_cast<std::int64_t>(packed.rows()), static_cast<std::int64_t>(packed.cols())};
     sink.write(std::span<const std::int64_t>(extents));
@@ -211,17 +237,17 @@ void for_each_compressed(std::string_view weight, const PackedMatrix<S>& packed,
     }
   });
   put(prefix + ".compressed", [&packed](TensorSink& sink) {
-    std::vector<T> row;
+    std::vector<Element> row;
     for (std::size_t r = 0; r < packed.rows(); ++r) {
       row.clear();
       packed.for_each_kept(r, [&](std::size_t, std::size_t k) {
-        if constexpr (std::same_as<T, S>) {
+        if constexpr (std::same_as<Element, Source>) {
           row.push_back(packed.values()[k]);
         } else {
-          row.push_back(narrow<T>(static_cast<float>(widen(packed.values()[k]))));
+          row.push_back(narrow<Element>(static_cast<float>(widen(packed.values()[k]))));
         }
       });
-      sink.write(std::span<const T>(row));
+      sink.write(std::span<const Element>(row));
     }
   });
   put(prefix + ".bitmask", [&packed](TensorSink& sink) {
@@ -231,25 +257,25 @@ void for_each_compressed(std::string_view weight, const PackedMatrix<S>& packed,
   });
 }
 
-/// Writes a declared weight now, its values rounded to T, the declared type.
-template <Storage T, Storage S>
-void put_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<S>& packed) {
-  for_each_compressed<T>(weight, packed,
-                         [&](const std::string& name, auto producer) { writer.put(name, std::move(producer)); });
+/// Writes a declared weight now, its values rounded to Element, the declared type.
+template <Storage Element, Storage Source>
+void put_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<Source>& packed) {
+  for_each_compressed<Element>(weight, packed,
+                               [&](const std::string& name, auto producer) { writer.put(name, std::move(producer)); });
 }
 
-/// Adds `weight` ("X.weight") to a file being written, its values rounded to T. `packed` must outlive the writer's
-/// commit(). Throws as declare_compressed does.
-template <Storage T, Storage S>
-void add_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<S>& packed) {
-  declare_compressed(writer, weight, dtype_of<T>(), packed.rows(), packed.cols(), packed.kept());
-  for_each_compressed<T>(weight, packed,
-                         [&](const std::string& name, auto producer) { writer.fill(name, std::move(producer)); });
+/// Adds `weight` ("X.weight") to a file being written, its values rounded to Element. `packed` must outlive the
+/// writer's commit(). Throws as declare_compressed does.
+template <Storage Element, Storage Source>
+void add_compressed_as(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<Source>& packed) {
+  declare_compressed(writer, weight, dtype_of<Element>(), packed.rows(), packed.cols(), packed.kept());
+  for_each_compressed<Element>(weight, packed,
+                               [&](const std::string& name, auto producer) { writer.fill(name, std::move(producer)); });
 }
 /// The same in the matrix's own type.
-template <Storage T>
-void add_compressed(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<T>& packed) {
-  add_compressed_as<T>(writer, weight, packed);
+template <Storage Element>
+void add_compressed(SafetensorsWriter& writer, std::string_view weight, const PackedMatrix<Element>& packed) {
+  add_compressed_as<Element>(writer, weight, packed);
 }
 
 }  // namespace losa::inline v0::io

@@ -1,9 +1,13 @@
 #pragma once
 // The entry of config.json by which loaders recognise a compressed checkpoint:
 //
-//   "quantization_config": {"quant_method": "compressed-tensors", "version": "0.14.0.1",
+//   "quantization_config": {"version": "0.14.0.1",
 //     "sparsity_config": {"format": "sparse-bitmask", "global_sparsity": 0.7, "sparsity_structure": "unstructured",
 //                         "targets": ["model.layers.0.mlp.up_proj", ...], "ignore": []}}
+//
+// compressed-tensors up to 0.14.0.1 reads it so. There is no "quant_method": without one, transformers refuses to load
+// the model (vLLM and llama.cpp's converter refuse it too). With "compressed-tensors", today's versions, which no
+// longer know the layout, would go on with random weights; with a name they do not know, so would transformers.
 //
 //   std::string text = losa::io::add_sparsity_config(config, {.global_sparsity = 0.7, .targets = modules});
 
@@ -16,6 +20,7 @@
 #include <nlohmann/json.hpp>
 
 #include <losa/core/error.hpp>
+#include <losa/io/json_document.hpp>
 #include <losa/io/json_events.hpp>
 
 namespace losa::inline v0::io {
@@ -32,18 +37,16 @@ struct SparsityConfig {
 
 namespace losa::inline v0::detail {
 
-/// Parses a small JSON document strictly: no repeated keys, limited depth. Throws FileError.
+/// A small JSON document, an object. Throws as parse_json_document.
 inline nlohmann::ordered_json parse_document(std::string_view text, std::string_view where) {
-  struct {
-    void enter(bool) {}
-    void leave() {}
-    void key(const std::string&) {}
-    void scalar(const JsonScalar&) {}
-  } nothing;
-  parse_json(text, where, 64, nothing);
-  auto document = nlohmann::ordered_json::parse(text.begin(), text.end());
+  nlohmann::ordered_json document = parse_json_document(text, where, 64);
   if (!document.is_object()) raise<FileError>(where, ": is not a JSON object");
   return document;
+}
+
+/// True for what says nothing: null, false, "", [], {}.
+inline bool says_nothing(const nlohmann::ordered_json& value) {
+  return value.is_null() || value == false || value == "" || (value.is_structured() && value.empty());
 }
 
 inline std::vector<std::string> string_list(const nlohmann::ordered_json& object, const char* key,
@@ -69,8 +72,7 @@ inline std::string add_sparsity_config(std::string_view config, const SparsityCo
                                        std::string_view where = "config.json") {
   nlohmann::ordered_json document = detail::parse_document(config, where);
   document.erase("compression_config");
-  document["quantization_config"] = {{"quant_method", "compressed-tensors"},
-                                     {"version", "0.14.0.1"},
+  document["quantization_config"] = {{"version", "0.14.0.1"},
                                      {"sparsity_config",
                                       {{"format", sparsity.format},
                                        {"global_sparsity", sparsity.global_sparsity},
@@ -78,6 +80,16 @@ inline std::string add_sparsity_config(std::string_view config, const SparsityCo
                                        {"targets", sparsity.targets},
                                        {"ignore", sparsity.ignore}}}};
   return document.dump(2) + "\n";
+}
+
+/// `config` without the entry, for a checkpoint that is dense: some loaders refuse any. The same bytes if it has none.
+/// Throws as add_sparsity_config.
+inline std::string remove_sparsity_config(std::string_view config, std::string_view where = "config.json") {
+  nlohmann::ordered_json document = detail::parse_document(config, where);
+  const bool there = document.contains("quantization_config") || document.contains("compression_config");
+  document.erase("quantization_config");
+  document.erase("compression_config");
+  return there ? document.dump(2) + "\n" : std::string(config);
 }
 
 /// The entry in the text of a config.json, from `quantization_config` or its older name `compression_config`; nothing
@@ -90,19 +102,17 @@ inline std::optional<SparsityConfig> find_sparsity_config(std::string_view confi
   if (entry == document.end() || entry->is_null()) entry = document.find("compression_config");
   if (entry == document.end() || entry->is_null()) return std::nullopt;
   if (!entry->is_object()) detail::raise<FileError>(where, ": quantization_config must be an object");
-  for (const auto& [key, value] : entry->items()) {
-    if (key == "version" || key == "sparsity_config") continue;
-    if (key == "quant_method") {
-      if (value != "compressed-tensors")
-        detail::raise<FileError>(where, ": quant_method must be \"compressed-tensors\", got ",
-                                 detail::quote_name(value.dump()));
-    } else if (!(key == "transform_config" && value.empty())) {
+  // What else stands there matters only if it says that weights are quantised.
+  if (const auto method = entry->find("quant_method");
+      method != entry->end() && !detail::says_nothing(*method) && *method != "compressed-tensors")
+    detail::raise<FileError>(where, ": quant_method must be \"compressed-tensors\", got ",
+                             detail::quote_name(method->is_string() ? method->get<std::string>() : method->dump()));
+  for (const char* key : {"config_groups", "kv_cache_scheme", "transform_config"})
+    if (const auto value = entry->find(key); value != entry->end() && !detail::says_nothing(*value))
       detail::raise<FileError>(where, ": quantization_config holds ", detail::quote_name(key),
                                ": quantised weights cannot be read");
-    }
-  }
   const auto found = entry->find("sparsity_config");
-  if (found == entry->end() || found->empty()) return std::nullopt;
+  if (found == entry->end() || detail::says_nothing(*found)) return std::nullopt;
   if (!found->is_object()) detail::raise<FileError>(where, ": sparsity_config must be an object");
 
   SparsityConfig sparsity;

@@ -57,18 +57,19 @@ constexpr Dtype parse_dtype(std::string_view text) noexcept {
   return Dtype::other;
 }
 
-/// The Dtype that holds values of type T.
-template <class T>
+/// The Dtype that holds values of type Element.
+template <class Element>
 constexpr Dtype dtype_of() noexcept {
-  if constexpr (std::same_as<T, double>) return Dtype::f64;
-  if constexpr (std::same_as<T, float>) return Dtype::f32;
-  if constexpr (std::same_as<T, f16>) return Dtype::f16;
-  if constexpr (std::same_as<T, bf16>) return Dtype::bf16;
-  if constexpr (std::same_as<T, bool>) return Dtype::boolean;
-  if constexpr (std::is_integral_v<T> && !std::same_as<T, bool>) {
-    constexpr std::size_t log2 = sizeof(T) == 8 ? 0 : sizeof(T) == 4 ? 1 : sizeof(T) == 2 ? 2 : 3;
+  if constexpr (std::same_as<Element, double>) return Dtype::f64;
+  if constexpr (std::same_as<Element, float>) return Dtype::f32;
+  if constexpr (std::same_as<Element, f16>) return Dtype::f16;
+  if constexpr (std::same_as<Element, bf16>) return Dtype::bf16;
+  if constexpr (std::same_as<Element, bool>) return Dtype::boolean;
+  if constexpr (std::is_integral_v<Element> && !std::same_as<Element, bool>) {
+    constexpr std::size_t log2 = sizeof(Element) == 8 ? 0 : sizeof(Element) == 4 ? 1 : sizeof(Element) == 2 ? 2 : 3;
     return static_cast<Dtype>(
-        (std::is_signed_v<T> ? static_cast<std::size_t>(Dtype::i64) : static_cast<std::size_t>(Dtype::u64)) + log2);
+        (std::is_signed_v<Element> ? static_cast<std::size_t>(Dtype::i64) : static_cast<std::size_t>(Dtype::u64)) +
+        log2);
   }
   return Dtype::other;
 }

@@ -1,11 +1,12 @@
 #pragma once
-// Strict reading of JSON that a file may lie in: events in order, no tree. A key that an object has twice, nesting
-// deeper than a limit and anything that is not JSON are refused with a sentence; memory is linear in the text and the
-// stack does not grow with the nesting.
+// Strict reading of JSON that a file may lie in: events in order, no tree. A key that an object has twice (unless the
+// handler has a rule for it), nesting deeper than a limit and anything that is not JSON are refused with a sentence;
+// memory is linear in the text and the stack does not grow with the nesting.
 //
 //   losa::detail::parse_json(text, "config.json", 8, handler);
 //
-// The handler has enter(bool object), leave(), key(std::string&) and scalar(const JsonScalar&).
+// The handler has enter(bool object), leave(), key(std::string&) and scalar(const JsonScalar&). One with a member
+// `static constexpr bool repeats = true` takes keys that an object has twice.
 
 #include <cstddef>
 #include <cstdint>
@@ -64,7 +65,9 @@ class JsonEvents {
   bool end_object() { return leave(); }
   bool end_array() { return leave(); }
   bool key(std::string& name) {
-    if (!keys_.back().insert(name).second) raise<FileError>(where_, ": JSON key ", quote_name(name), " appears twice");
+    if constexpr (!requires { requires Handler::repeats; })
+      if (!keys_.back().insert(name).second)
+        raise<FileError>(where_, ": JSON key ", quote_name(name), " appears twice");
     handler_.key(name);
     return true;
   }

@@ -2,7 +2,8 @@
 // Safetensors files, read. An 8-byte header length, a JSON header that says of every tensor its dtype, shape and
 // offsets, then the data. Everything the header claims is checked when the file is opened, before anything is indexed:
 // no header, however false, makes a later read leave the file. Bytes after the last tensor and holes between tensors
-// are accepted, overlapping tensors are refused, and tensors may lie unaligned.
+// are accepted, overlapping tensors are refused, and tensors may lie unaligned. A file that is something else
+// altogether (a Git LFS pointer, an archive) is told as what it is.
 //
 //   losa::io::SafetensorsFile file("model.safetensors");           // mapped, validated, nothing copied
 //   losa::io::read_f32(file.at("lm_head.weight"), losa::view(weight.data(), out, in));
@@ -22,6 +23,7 @@
 
 #include <losa/core/error.hpp>
 #include <losa/io/dtype.hpp>
+#include <losa/io/file_kind.hpp>
 #include <losa/io/json_events.hpp>
 #include <losa/io/mapped_file.hpp>
 #include <losa/io/tensor.hpp>
@@ -77,6 +79,7 @@ class SafetensorsHeader {
   }
   void scalar(const JsonScalar& value) {
     if (depth_ == 0) raise<FileError>(path_, ": header is not a JSON object");
+    if (depth_ == 1 && in_metadata_ && value.kind == JsonScalar::Kind::null) return;  // as if it were not there
     if (depth_ == 1) refuse_entry();
     if (in_metadata_) {
       if (depth_ > 2 || value.kind != JsonScalar::Kind::string) refuse_metadata();
@@ -96,14 +99,14 @@ class SafetensorsHeader {
  private:
   enum class Field { dtype, shape, offsets, unknown };
 
-  [[noreturn]] void refuse_entry() const {
+  [[__noreturn__]] void refuse_entry() const {
     if (in_metadata_) raise<FileError>(path_, ": __metadata__ is not a JSON object");
     raise<FileError>(path_, ": tensor ", quote_name(entries.back().name), ": its description is not a JSON object");
   }
-  [[noreturn]] void refuse_metadata() const {
+  [[__noreturn__]] void refuse_metadata() const {
     raise<FileError>(path_, ": __metadata__ entry ", quote_name(metadata_key_), " is not a string");
   }
-  [[noreturn]] void refuse_field() const {
+  [[__noreturn__]] void refuse_field() const {
     raise<FileError>(path_, ": tensor ", quote_name(entries.back().name), ": ",
                      field_ == Field::dtype   ? "dtype is not a string"
                      : field_ == Field::shape ? "shape is not an array of whole numbers"
@@ -176,13 +179,15 @@ class SafetensorsFile {
     if (bytes.size() < 8)
       detail::raise<FileError>(path, ": ", bytes.size(),
                                " bytes are too few for a safetensors file, which starts with an 8-byte header length");
+    refuse_other_content(bytes, path, FileContent::safetensors);
     std::uint64_t length = 0;
     std::memcpy(&length, bytes.data(), 8);
     bytes = bytes.subspan(8);
     if (length > header_limit)
       detail::raise<FileError>(path, ": header of ", length, " bytes is above the limit of ", header_limit);
     if (length > bytes.size())
-      detail::raise<FileError>(path, ": header of ", length, " bytes is cut off after ", bytes.size());
+      detail::raise<FileError>(path, ": header of ", length, " bytes is cut off after ", bytes.size(),
+                               ": download or copy the file again");
     detail::SafetensorsHeader header(path);
     detail::parse_json({reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(length)}, path,
                        depth_limit, header);
@@ -201,7 +206,7 @@ class SafetensorsFile {
     if (begin > end) detail::raise<FileError>(where, "offsets [", begin, ", ", end, ") run backwards");
     if (end > data.size())
       detail::raise<FileError>(where, "offsets [", begin, ", ", end, ") leave the data, which has ", data.size(),
-                               " bytes");
+                               " bytes: the file may be cut off, download or copy it again");
     Tensor tensor{.name = std::move(entry.name),
                   .dtype = parse_dtype(entry.dtype),
                   .dtype_name = std::move(entry.dtype),

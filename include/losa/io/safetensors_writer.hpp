@@ -110,8 +110,8 @@ class TensorSink {
     }
     if (left_ == 0) flush();
   }
-  template <class T>
-  void write(std::span<const T> values) {
+  template <class Element>
+  void write(std::span<const Element> values) {
     write(std::as_bytes(values));
   }
   /// Bytes that are still missing.
@@ -157,36 +157,38 @@ class SafetensorsWriter {
         {{std::move(name), std::string(io::name(dtype)), std::move(shape), bytes, size_of(dtype)}, std::move(produce)});
   }
   /// A matrix in its own type; it must outlive commit().
-  template <Storage T>
-  void add(std::string name, MatrixView<const T> values) {
-    add(std::move(name), dtype_of<T>(), {values.rows, values.cols}, [values](TensorSink& sink) {
-      for (std::size_t r = 0; r < values.rows; ++r) sink.write(std::span<const T>(values.row(r)));
+  template <Storage Element>
+  void add(std::string name, MatrixView<const Element> values) {
+    add(std::move(name), dtype_of<Element>(), {values.rows, values.cols}, [values](TensorSink& sink) {
+      for (std::size_t r = 0; r < values.rows; ++r) sink.write(std::span<const Element>(values.row(r)));
     });
   }
-  template <Storage T>
-  void add(std::string name, MatrixView<T> values) {
-    add(std::move(name), MatrixView<const T>(values));
+  template <Storage Element>
+  void add(std::string name, MatrixView<Element> values) {
+    add(std::move(name), MatrixView<const Element>(values));
   }
   /// Values in row-major order, of the given shape; they must outlive commit().
-  template <class T>
-  void add(std::string name, std::vector<std::size_t> shape, std::span<const T> values) {
-    add(std::move(name), dtype_of<T>(), std::move(shape), [values](TensorSink& sink) { sink.write(values); });
+  template <class Element>
+  void add(std::string name, std::vector<std::size_t> shape, std::span<const Element> values) {
+    add(std::move(name), dtype_of<Element>(), std::move(shape), [values](TensorSink& sink) { sink.write(values); });
   }
-  /// A float matrix, narrowed to T as it is written; it must outlive commit().
-  template <Storage T>
+  /// A float matrix, narrowed to Element as it is written; it must outlive commit().
+  template <Storage Element>
   void add_as(std::string name, std::vector<std::size_t> shape, MatrixView<const float> values) {
-    add(std::move(name), dtype_of<T>(), std::move(shape), [values](TensorSink& sink) {
-      std::vector<T> row(values.cols);
+    add(std::move(name), dtype_of<Element>(), std::move(shape), [values](TensorSink& sink) {
+      std::vector<Element> row(values.cols);
       for (std::size_t r = 0; r < values.rows; ++r) {
-        for (std::size_t c = 0; c < values.cols; ++c) row[c] = narrow<T>(values(r, c));
-        sink.write(std::span<const T>(row));
+        for (std::size_t c = 0; c < values.cols; ++c) row[c] = narrow<Element>(values(r, c));
+        sink.write(std::span<const Element>(row));
       }
     });
   }
   /// A tensor of another file, byte for byte, whatever its dtype; that file must outlive commit(). `written` is told of
-  /// every piece, of at most 16 MiB, that has been written: release_pages lets go of what was mapped.
-  void copy(const Tensor& tensor, std::function<void(std::span<const std::byte>)> written = {}) {
-    insert({{tensor.name, tensor.dtype_name, tensor.shape, tensor.bytes.size(), size_of(tensor.dtype)},
+  /// every piece, of at most 16 MiB, that has been written: release_pages lets go of what was mapped. `name` is the
+  /// tensor's own unless given.
+  void copy(const Tensor& tensor, std::function<void(std::span<const std::byte>)> written = {}, std::string name = {}) {
+    insert({{name.empty() ? tensor.name : std::move(name), tensor.dtype_name, tensor.shape, tensor.bytes.size(),
+             size_of(tensor.dtype)},
             [bytes = tensor.bytes, written = std::move(written)](TensorSink& sink) {
               constexpr std::size_t most = std::size_t{16} << 20;
               for (std::size_t at = 0; at < bytes.size(); at += most) {

@@ -135,7 +135,7 @@ class ScratchFile {
       write(offset + done, std::span(zeros).first(std::min(zeros.size(), bytes - done)));
   }
 
-  [[noreturn]] void fail(const char* what, int error) const {
+  [[__noreturn__]] void fail(const char* what, int error) const {
     detail::raise<FileError>(directory_, ": ", what, ": ", detail::errno_text(error));
   }
 

@@ -4,7 +4,7 @@
 // fingerprint (any text: the arguments of a run, say) a state that belongs to something else.
 //
 //   struct Trainer {
-//     template <class V> void visit(V& v) {
+//     template <class Visitor> void visit(Visitor& v) {
 //       v("step", step_);
 //       v.group("adapter.", [&] { v("a", a_); });              // → "adapter.a"
 //     }
@@ -115,31 +115,31 @@ inline std::string state_checksum(std::uint64_t tensors, std::string_view finger
   return hex(hash.finish() + tensors);
 }
 
-template <class T>
-concept StateNumber = std::is_arithmetic_v<T> && io::dtype_of<T>()
+template <class ValueType>
+concept StateNumber = std::is_arithmetic_v<ValueType> && io::dtype_of<ValueType>()
 != io::Dtype::other;
 
-template <class T>
+template <class ValueType>
 constexpr bool is_matrix_view = false;
-template <class T>
-constexpr bool is_matrix_view<MatrixView<T>> = true;
+template <class ValueType>
+constexpr bool is_matrix_view<MatrixView<ValueType>> = true;
 
 /// Calls entry(dtype, shape) and then piece(bytes) for the bytes of a value that can be saved.
-template <class T, class Entry, class Piece>
-void encode_state(const T& value, Entry&& entry, Piece&& piece) {
-  if constexpr (std::is_arithmetic_v<T>) {
-    static_assert(StateNumber<T>, "state: no dtype holds numbers of this type");
-    entry(io::dtype_of<T>(), std::vector<std::size_t>{});
+template <class ValueType, class Entry, class Piece>
+void encode_state(const ValueType& value, Entry&& entry, Piece&& piece) {
+  if constexpr (std::is_arithmetic_v<ValueType>) {
+    static_assert(StateNumber<ValueType>, "state: no dtype holds numbers of this type");
+    entry(io::dtype_of<ValueType>(), std::vector<std::size_t>{});
     piece(std::as_bytes(std::span(&value, 1)));
-  } else if constexpr (std::same_as<T, std::string>) {
+  } else if constexpr (std::same_as<ValueType, std::string>) {
     entry(io::Dtype::u8, std::vector<std::size_t>{value.size()});
     piece(std::as_bytes(std::span(value)));
-  } else if constexpr (std::same_as<T, Mask>) {
+  } else if constexpr (std::same_as<ValueType, Mask>) {
     const std::uint64_t extents[] = {value.rows(), value.cols()};
     entry(io::Dtype::u64, std::vector<std::size_t>{2 + value.words().size()});
     piece(std::as_bytes(std::span(extents)));
     piece(std::as_bytes(value.words()));
-  } else if constexpr (is_matrix_view<T>) {
+  } else if constexpr (is_matrix_view<ValueType>) {
     entry(io::dtype_of<std::remove_const_t<std::remove_pointer_t<decltype(value.data)>>>(),
           std::vector<std::size_t>{value.rows, value.cols});
     for (std::size_t r = 0; r < value.rows; ++r) piece(std::as_bytes(value.row(r)));
@@ -156,8 +156,8 @@ void encode_state(const T& value, Entry&& entry, Piece&& piece) {
 class NamePrefix {
  public:
   std::string operator()(std::string_view name) const { return prefix_ + std::string(name); }
-  template <class F>
-  void within(std::string_view prefix, F&& f) {
+  template <class Function>
+  void within(std::string_view prefix, Function&& f) {
     const std::size_t size = prefix_.size();
     prefix_ += prefix;
     f();
@@ -178,8 +178,8 @@ class StateWriter {
   explicit StateWriter(std::string path) : file_(std::move(path)) {}
 
   /// Shows `value` under a name that no other value of the state has. Throws FileError.
-  template <class T>
-  void operator()(std::string_view name, const T& value) {
+  template <class ValueType>
+  void operator()(std::string_view name, const ValueType& value) {
     std::string full = prefix_(name);
     if (measuring_) {
       detail::HeaderEntry entry;
@@ -209,17 +209,17 @@ class StateWriter {
         });
   }
   /// f shows values whose names get `prefix` in front.
-  template <class F>
-  void group(std::string_view prefix, F&& f) {
+  template <class Function>
+  void group(std::string_view prefix, Function&& f) {
     prefix_.within(prefix, f);
   }
 
  private:
-  template <class F>
-  friend void save_state(const std::string& path, std::string_view fingerprint, F&& f);
+  template <class Function>
+  friend void save_state(const std::string& path, std::string_view fingerprint, Function&& f);
 
-  template <class F>
-  void save(std::string_view fingerprint, F&& f) {
+  template <class Function>
+  void save(std::string_view fingerprint, Function&& f) {
     f(*this);
     measuring_ = false;
     // Elements of one size at a time, the widest first, so that everything in the file is aligned.
@@ -282,11 +282,11 @@ class StateReader {
   }
 
   /// Loads `value`. Throws FileError if the state has no such name or holds another type or size.
-  template <class T>
-  void operator()(std::string_view name, T&& value) {
+  template <class ValueType>
+  void operator()(std::string_view name, ValueType&& value) {
     const Tensor& tensor = file_.at(prefix_(name));
     ++loaded_;
-    using Value = std::remove_cvref_t<T>;
+    using Value = std::remove_cvref_t<ValueType>;
     if constexpr (std::is_arithmetic_v<Value>) {
       expect(tensor, dtype_of<Value>(), {});
       copy(tensor.bytes, std::span(&value, 1));
@@ -311,8 +311,8 @@ class StateReader {
       copy(tensor.bytes, std::span(value));
     }
   }
-  template <class F>
-  void group(std::string_view prefix, F&& f) {
+  template <class Function>
+  void group(std::string_view prefix, Function&& f) {
     prefix_.within(prefix, f);
   }
   /// True if the state holds this name, with the prefix of the group.
@@ -334,9 +334,9 @@ class StateReader {
       detail::raise_tensor(tensor, "must be ", name(dtype), " of shape ", detail::shape_text(shape), ", got ",
                            tensor.dtype_name, " of shape ", detail::shape_text(tensor.shape));
   }
-  template <class T, std::size_t N>
-  static void copy(std::span<const std::byte> bytes, std::span<T, N> out) {
-    if constexpr (std::same_as<T, bool>) {
+  template <class ValueType, std::size_t Extent>
+  static void copy(std::span<const std::byte> bytes, std::span<ValueType, Extent> out) {
+    if constexpr (std::same_as<ValueType, bool>) {
       out[0] = bytes[0] != std::byte{0};
     } else if (!bytes.empty()) {
       std::memcpy(out.data(), bytes.data(), bytes.size());
@@ -368,16 +368,16 @@ class StateReader {
 
 /// Saves what f shows to the visitor it is given. The fingerprint is any UTF-8 text. Throws FileError; then the file
 /// stays what it was.
-template <class F>
-void save_state(const std::string& path, std::string_view fingerprint, F&& f) {
+template <class Function>
+void save_state(const std::string& path, std::string_view fingerprint, Function&& f) {
   StateWriter writer(path);
   writer.save(fingerprint, f);
 }
 
 /// Loads everything that f asks the visitor for. Throws FileError if the state is damaged, has another fingerprint, or
 /// is not exactly what f asks for; what was loaded before that stays loaded.
-template <class F>
-void load_state(const std::string& path, std::string_view fingerprint, F&& f) {
+template <class Function>
+void load_state(const std::string& path, std::string_view fingerprint, Function&& f) {
   StateReader reader(path, fingerprint);
   f(reader);
   reader.finish();

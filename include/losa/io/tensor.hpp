@@ -83,43 +83,53 @@ namespace detail {
 
 /// Raises FileError: `file: tensor "x": ...`.
 template <class... Parts>
-[[noreturn]] void raise_tensor(const io::Tensor& tensor, const Parts&... parts) {
+[[__noreturn__]] void raise_tensor(const io::Tensor& tensor, const Parts&... parts) {
   raise<FileError>(tensor.file ? std::string_view(*tensor.file) : std::string_view(), ": tensor ",
                    quote_name(tensor.name), ": ", parts...);
 }
 
 /// Position of an element as indices: "[3, 17]".
 inline std::string index_text(const io::Tensor& tensor, std::size_t element) {
-  std::vector<std::size_t> index(tensor.shape.size());
-  for (std::size_t i = index.size(); i-- > 0;) {
-    index[i] = element % tensor.shape[i];
+  std::vector<std::size_t> indices(tensor.shape.size());
+  for (std::size_t i = indices.size(); i-- > 0;) {
+    indices[i] = element % tensor.shape[i];
     element /= tensor.shape[i];
   }
-  return shape_text(index);
+  return shape_text(indices);
 }
 
-/// Elements [first, first + out.size()) of a tensor whose values are stored as T, widened to float.
-template <Storage T>
+/// Raises FileError for an element that is no finite float.
+template <Storage Element>
+[[__noreturn__]] void raise_not_finite(const io::Tensor& tensor, std::size_t element) {
+  StoredBits<Element> bits;
+  std::memcpy(&bits, tensor.bytes.data() + element * sizeof bits, sizeof bits);
+  const StoredBits<Element> magnitude = magnitude_bits(bits);
+  raise_tensor(tensor,
+               magnitude > infinity_bits<Element> ? "NaN"
+               : magnitude == bits                ? "Inf"
+                                                  : "-Inf",
+               " at ", index_text(tensor, element));
+}
+
+/// Elements [first, first + out.size()) of a tensor whose values are stored as Element, widened to float.
+template <Storage Element>
 void widen_range(const io::Tensor& tensor, std::size_t first, std::span<float> out, bool check_finite) {
   constexpr std::size_t chunk = 1024;  // keeps the copy in the first-level cache
-  T stored[chunk];
+  constexpr StoredBits<Element> limit = [] {
+    if constexpr (std::same_as<Element, double>)
+      return double_past_floats;
+    else
+      return infinity_bits<Element>;
+  }();
+  Element stored[chunk];
   for (std::size_t begin = 0; begin < out.size(); begin += chunk) {
     const std::size_t n = std::min(chunk, out.size() - begin);
-    std::memcpy(stored, tensor.bytes.data() + (first + begin) * sizeof(T), n * sizeof(T));
-    bool all_finite = true;
-    for (std::size_t i = 0; i < n; ++i) {
-      const auto value = static_cast<float>(widen(stored[i]));
-      out[begin + i] = value;
-      all_finite &= is_finite(value);
-    }
-    if (check_finite && !all_finite)
-      for (std::size_t i = 0; i < n; ++i)
-        if (const float value = out[begin + i]; !is_finite(value))
-          raise_tensor(tensor,
-                       is_nan(value) ? "NaN"
-                       : value > 0   ? "Inf"
-                                     : "-Inf",
-                       " at ", index_text(tensor, first + begin + i));
+    const std::byte* const bytes = tensor.bytes.data() + (first + begin) * sizeof(Element);
+    if (check_finite)
+      if (const std::size_t finite = count_below<Element>(bytes, n, limit); finite != n)
+        raise_not_finite<Element>(tensor, first + begin + finite);
+    std::memcpy(stored, bytes, n * sizeof(Element));
+    for (std::size_t i = 0; i < n; ++i) out[begin + i] = static_cast<float>(widen(stored[i]));
   }
 }
 
@@ -161,17 +171,17 @@ inline void read_f32(const Tensor& tensor, MatrixView<float> out, const ReadOpti
              {.first_row = (options.first_row + r) * tensor.cols(), .check_finite = options.check_finite});
 }
 
-/// Every value, whose dtype must be that of T. Throws FileError otherwise.
-template <class T>
-std::vector<T> read_values(const Tensor& tensor) {
-  static_assert(dtype_of<T>() != Dtype::other, "read_values: no safetensors dtype holds values of this type");
-  static_assert(!std::same_as<T, bool>, "read_values: read BOOL as std::uint8_t, which checks that it is 0 or 1");
-  const bool boolean = std::same_as<T, std::uint8_t> && tensor.dtype == Dtype::boolean;
-  if (tensor.dtype != dtype_of<T>() && !boolean)
-    detail::raise_tensor(tensor, "dtype must be ", name(dtype_of<T>()), ", got ", tensor.dtype_name);
-  std::vector<T> out(tensor.elements());
+/// Every value, whose dtype must be that of Element. Throws FileError otherwise.
+template <class Element>
+std::vector<Element> read_values(const Tensor& tensor) {
+  static_assert(dtype_of<Element>() != Dtype::other, "read_values: no safetensors dtype holds values of this type");
+  static_assert(!std::same_as<Element, bool>, "read_values: read BOOL as std::uint8_t, which checks that it is 0 or 1");
+  const bool boolean = std::same_as<Element, std::uint8_t> && tensor.dtype == Dtype::boolean;
+  if (tensor.dtype != dtype_of<Element>() && !boolean)
+    detail::raise_tensor(tensor, "dtype must be ", name(dtype_of<Element>()), ", got ", tensor.dtype_name);
+  std::vector<Element> out(tensor.elements());
   if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
-  if constexpr (std::same_as<T, std::uint8_t>)
+  if constexpr (std::same_as<Element, std::uint8_t>)
     for (std::size_t i = 0; boolean && i < out.size(); ++i)
       if (out[i] > 1)
         detail::raise_tensor(tensor, "BOOL at ", detail::index_text(tensor, i), " must be 0 or 1, got ", out[i]);

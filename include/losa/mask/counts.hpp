@@ -32,10 +32,10 @@ struct ZeroBudget {
 
 /// Divides a budget: zeros of every row, and zeros of every block of `block` neighbouring columns (all rows; the last
 /// block may be narrower). The sum of what it returns is what the mask will have.
-template <class R>
+template <class RuleType>
 concept CountRule = requires(const ZeroBudget& budget, std::size_t rows, std::size_t cols, std::size_t block) {
-  { R::row_zeros(budget, rows, cols) } -> std::same_as<std::vector<std::size_t>>;
-  { R::block_zeros(budget, rows, cols, block) } -> std::same_as<std::vector<std::size_t>>;
+  { RuleType::row_zeros(budget, rows, cols) } -> std::same_as<std::vector<std::size_t>>;
+  { RuleType::block_zeros(budget, rows, cols, block) } -> std::same_as<std::vector<std::size_t>>;
 };
 
 /// Totals to the weight: row r gets ⌊(r+1)Z/rows⌋ − ⌊rZ/rows⌋; blocks get shares of Z by their width, by largest

@@ -47,7 +47,7 @@ inline InverseFactor inverse_factor(MatrixView<const double> hessian, const Damp
                                     const ExecutorRef& executor = {}, std::string_view where = "inverse_factor") {
   const std::size_t size = hessian.rows;
   detail::expect_shape(where, "hessian", hessian, size, size);
-  if (!(options.damping >= 0.0 && detail::is_finite(options.damping)))
+  if (!(detail::is_finite(options.damping) && options.damping >= 0.0))
     detail::raise<RangeError>(where, ": damping must be finite and not negative, got ", options.damping);
 
   InverseFactor result{.upper = {}, .damping = options.damping, .raises = 0, .dead = std::vector<bool>(size)};

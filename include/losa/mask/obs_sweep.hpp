@@ -38,10 +38,14 @@ class ObsSweep {
         factor_(factor),
         executor_(executor),
         row_strips_(strips_for(weight.rows)),
-        pivots_(weight.cols, std::numeric_limits<double>::infinity()),
+        alive_(weight.cols),
+        pivots_(weight.cols, 1.0),
         work_(row_strips_ * factor.upper.strips() * tile_size) {
     for (std::size_t c = 0; c < weight.cols; ++c)
-      if (!factor.dead[c]) pivots_[c] = factor.upper(c, c);
+      if (!factor.dead[c]) {
+        alive_[c] = 1.0;
+        pivots_[c] = factor.upper(c, c);
+      }
     for (std::size_t r = 0; r < weight.rows; ++r)
       for (std::size_t c = 0; c < weight.cols; ++c)
         if (!detail::is_finite(weight(r, c))) raise<NumericError>("SparseGpt: weight (", r, ", ", c, ") is not finite");
@@ -58,11 +62,11 @@ class ObsSweep {
   /// Prunes the `zeros` lowest scores of columns [first, last), those pruned already counted in; of equal scores the
   /// lower index (row-major) goes first.
   void choose(std::size_t first, std::size_t last, std::size_t zeros) {
-    // Weights that are gone score infinity and are not chosen again.
+    // Weights that are gone have a score above all others and are not chosen again.
     const std::size_t width = last - first;
     scores_.resize(weight_.rows * width);
     for_weights(first, last, [&](std::size_t r, std::size_t c) {
-      scores_[r * width + c - first] = mask_(r, c) ? std::min(std::numeric_limits<double>::max(), score(r, c)) : gone;
+      scores_[r * width + c - first] = mask_(r, c) ? std::min(highest, score(r, c)) : gone;
     });
     const auto [threshold, ties] = cut(zeros);
     std::size_t equal = ties;
@@ -108,7 +112,9 @@ class ObsSweep {
  private:
   // 96 rows per task: four strips of errors (24 KiB each for 128 columns) stay in a second-level cache while U passes.
   static constexpr std::size_t strips_per_task = 4;
-  static constexpr double gone = std::numeric_limits<double>::infinity();
+  // No infinities: -ffast-math takes every number for finite. The two differ in the bits that cut() sorts by.
+  static constexpr double highest = 0x1p1023;
+  static constexpr double gone = std::numeric_limits<double>::max();
 
   static std::size_t strips_for(std::size_t n) noexcept { return (n + strip_width - 1) / strip_width; }
 
@@ -121,7 +127,7 @@ class ObsSweep {
   }
 
   double score(std::size_t r, std::size_t c) noexcept {
-    const double error = work(r, c) / pivots_[c];
+    const double error = work(r, c) * alive_[c] / pivots_[c];
     return error * error;
   }
 
@@ -150,8 +156,8 @@ class ObsSweep {
   }
 
   /// Calls f(row, column) for all rows of columns [first, last), rows in parallel, tile by tile.
-  template <class F>
-  void for_weights(std::size_t first, std::size_t last, F&& f) {
+  template <class Function>
+  void for_weights(std::size_t first, std::size_t last, Function&& f) {
     for_row_ranges(executor_, weight_.rows, strip_width, [&](std::size_t row, std::size_t row_end) {
       for (std::size_t begin = first; begin < last;) {
         const std::size_t end = std::min(last, (begin / strip_width + 1) * strip_width);
@@ -196,7 +202,7 @@ class ObsSweep {
     bool any = false;
     for (std::size_t i = 0; i < std::min(strip_width, weight_.rows - s * strip_width); ++i) {
       const bool kept = mask_(s * strip_width + i, c);
-      const double either[] = {column[i] / pivots_[c], 0.0};
+      const double either[] = {column[i] * alive_[c] / pivots_[c], 0.0};
       error[i] = either[kept];
       any = any || !kept;
     }
@@ -219,7 +225,8 @@ class ObsSweep {
   const InverseFactor& factor_;
   ExecutorRef executor_;
   std::size_t row_strips_;
-  std::vector<double> pivots_;  // (in) U_jj; infinity where the input is always 0: score 0 and no error to pass on
+  std::vector<double> alive_;   // (in) 0 where the input is always 0: score 0 and no error to pass on; 1 elsewhere
+  std::vector<double> pivots_;  // (in) U_jj, 1 where the input is always 0
   std::vector<double> work_;    // (strips of rows, in, 24), `in` rounded up to a strip
   std::vector<double> scores_;
   std::vector<double> in_range_;

@@ -28,18 +28,18 @@ struct PruneTask {
 
 /// Prunes a weight (out, in). On return the kept positions of `weight` hold the surviving values, perhaps rewritten;
 /// pruned positions hold what they held before (the caller applies the mask). `needs` says which statistics it reads.
-template <class P>
-concept MaskPolicy = requires(P& policy, MatrixView<float> weight, const LayerStatistics& statistics,
+template <class PolicyType>
+concept MaskPolicy = requires(PolicyType& policy, MatrixView<float> weight, const LayerStatistics& statistics,
                               const PruneTask& task) {
   { policy.needs } -> std::convertible_to<StatisticsNeeds>;
   { policy.prune(weight, statistics, task) } -> std::same_as<Mask>;
 };
 
 /// A score that can be made from a layer's statistics.
-template <class S>
-concept StatisticsScore = MaskScore<S> && requires(const LayerStatistics& statistics) {
-  { S::needs } -> std::convertible_to<StatisticsNeeds>;
-  { S::from(statistics) } -> std::same_as<S>;
+template <class ScoreType>
+concept StatisticsScore = MaskScore<ScoreType> && requires(const LayerStatistics& statistics) {
+  { ScoreType::needs } -> std::convertible_to<StatisticsNeeds>;
+  { ScoreType::from(statistics) } -> std::same_as<ScoreType>;
 };
 
 /// Selects by a score that is made anew from every layer's statistics; weights stay as they are.
@@ -67,16 +67,16 @@ struct FixedScorePolicy {
 };
 
 /// A policy from a policy (itself) or from a score: by its type if it can be made from statistics, else by its value.
-template <class T>
-auto as_policy(T score_or_policy) {
-  static_assert(MaskPolicy<T> || MaskScore<T>,
+template <class ScoreOrPolicy>
+auto as_policy(ScoreOrPolicy score_or_policy) {
+  static_assert(MaskPolicy<ScoreOrPolicy> || MaskScore<ScoreOrPolicy>,
                 "as_policy needs a mask policy (needs, prune) or a mask score (operator()(row, col, weight))");
-  if constexpr (MaskPolicy<T>) {
+  if constexpr (MaskPolicy<ScoreOrPolicy>) {
     return score_or_policy;
-  } else if constexpr (StatisticsScore<T>) {
-    return ScorePolicy<T>{};
+  } else if constexpr (StatisticsScore<ScoreOrPolicy>) {
+    return ScorePolicy<ScoreOrPolicy>{};
   } else {
-    return FixedScorePolicy<T>{std::move(score_or_policy)};
+    return FixedScorePolicy<ScoreOrPolicy>{std::move(score_or_policy)};
   }
 }
 

@@ -28,8 +28,8 @@ namespace losa::inline v0 {
 
 /// How much a weight is worth; pure. It may also have `check(rows, cols) const`, called once before it is used, to
 /// throw if its data does not fit a weight of that shape.
-template <class S>
-concept MaskScore = requires(const S& score, std::size_t row, std::size_t col, float weight) {
+template <class ScoreType>
+concept MaskScore = requires(const ScoreType& score, std::size_t row, std::size_t col, float weight) {
   { score(row, col, weight) } -> std::convertible_to<float>;
 };
 
@@ -40,14 +40,15 @@ struct SelectOptions {
 
 /// Calls prune(i) for the `count` lowest of `scores` in rising i; of equal scores the lower index goes first.
 /// `scratch` is overwritten. Scores must not be NaN; count ≤ scores.size(). Cost O(n).
-template <std::floating_point T, class F>
-void select_lowest(std::span<const T> scores, std::size_t count, std::vector<T>& scratch, F&& prune) {
+template <std::floating_point Floating, class Function>
+void select_lowest(std::span<const Floating> scores, std::size_t count, std::vector<Floating>& scratch,
+                   Function&& prune) {
   if (count == 0) return;
   scratch.assign(scores.begin(), scores.end());
   const auto nth = scratch.begin() + static_cast<std::ptrdiff_t>(count - 1);
   std::nth_element(scratch.begin(), nth, scratch.end());
-  const T threshold = *nth;
-  std::size_t equal = count - static_cast<std::size_t>(std::count_if(scratch.begin(), nth, [&](T s) {
+  const Floating threshold = *nth;
+  std::size_t equal = count - static_cast<std::size_t>(std::count_if(scratch.begin(), nth, [&](Floating s) {
                         return s < threshold;
                       }));  // how many of those equal to the threshold must go
   for (std::size_t i = 0; i < scores.size(); ++i) {
@@ -66,34 +67,34 @@ namespace detail {
 inline constexpr std::size_t select_rows_per_task = 16;
 
 /// Runs f(first, last) over all rows in tasks of fixed shape.
-template <class F>
-void for_row_ranges(const ExecutorRef& executor, std::size_t rows, std::size_t per_task, F&& f) {
+template <class Function>
+void for_row_ranges(const ExecutorRef& executor, std::size_t rows, std::size_t per_task, Function&& f) {
   executor.parallel_for((rows + per_task - 1) / per_task,
                         [&](std::size_t task) { f(task * per_task, std::min(rows, (task + 1) * per_task)); });
 }
 
 /// The candidates among which a group chooses: position (row-major within the group) and score.
-template <std::floating_point T>
+template <std::floating_point Floating>
 struct Candidates {
-  std::vector<T> scores;
+  std::vector<Floating> scores;
   std::vector<std::size_t> positions;
-  std::vector<T> scratch;
+  std::vector<Floating> scratch;
   void clear() {
     scores.clear();
     positions.clear();
   }
-  void add(std::size_t position, T score) {
+  void add(std::size_t position, Floating score) {
     positions.push_back(position);
     scores.push_back(score);
   }
-  template <class F>
-  void lowest(std::size_t count, F&& f) {
-    select_lowest(std::span<const T>(scores), count, scratch, [&](std::size_t i) { f(positions[i]); });
+  template <class Function>
+  void lowest(std::size_t count, Function&& f) {
+    select_lowest(std::span<const Floating>(scores), count, scratch, [&](std::size_t i) { f(positions[i]); });
   }
 };
 
-template <class S>
-float checked_score(const S& score, std::size_t r, std::size_t c, float weight) {
+template <class ScoreType>
+float checked_score(const ScoreType& score, std::size_t r, std::size_t c, float weight) {
   const float value = score(r, c, weight);
   if (detail::is_nan(value)) raise<NumericError>("select: the score of weight (", r, ", ", c, ") is not a number");
   return value;
@@ -124,14 +125,15 @@ std::vector<std::size_t> block_counts(std::string_view where, const ZeroBudget& 
   return fit_counts(where, counts, lower, upper);
 }
 
-[[noreturn]] inline void raise_too_few(std::string_view where, std::size_t row, std::size_t first, std::size_t kept,
-                                       const NofM& pattern) {
+[[__noreturn__]] inline void raise_too_few(std::string_view where, std::size_t row, std::size_t first, std::size_t kept,
+                                           const NofM& pattern) {
   raise<RangeError>(where, ": `within` keeps ", kept, " of the ", pattern.m, " columns from ", first, " in row ", row,
                     ", pattern ", pattern.n, ":", pattern.m, " needs ", pattern.n);
 }
 
-template <class S>
-Mask select_n_of_m(const S& score, MatrixView<const float> weight, const NofM& pattern, const SelectOptions& options) {
+template <class ScoreType>
+Mask select_n_of_m(const ScoreType& score, MatrixView<const float> weight, const NofM& pattern,
+                   const SelectOptions& options) {
   Mask mask = options.within != nullptr ? *options.within : Mask::full(weight.rows, weight.cols);
   for_row_ranges(options.executor, weight.rows, select_rows_per_task, [&](std::size_t first, std::size_t last) {
     Candidates<float> candidates;
@@ -148,8 +150,8 @@ Mask select_n_of_m(const S& score, MatrixView<const float> weight, const NofM& p
   return mask;
 }
 
-template <CountRule Counts, class S>
-Mask select_in_rows(const S& score, MatrixView<const float> weight, const ZeroBudget& budget,
+template <CountRule Counts, class ScoreType>
+Mask select_in_rows(const ScoreType& score, MatrixView<const float> weight, const ZeroBudget& budget,
                     const SelectOptions& options) {
   Mask mask = options.within != nullptr ? *options.within : Mask::full(weight.rows, weight.cols);
   std::vector<std::size_t> zeros = Counts::row_zeros(budget, weight.rows, weight.cols);
@@ -169,9 +171,9 @@ Mask select_in_rows(const S& score, MatrixView<const float> weight, const ZeroBu
   return mask;
 }
 
-template <CountRule Counts, class S>
-Mask select_in_blocks(const S& score, MatrixView<const float> weight, const ZeroBudget& budget, std::size_t block,
-                      const SelectOptions& options) {
+template <CountRule Counts, class ScoreType>
+Mask select_in_blocks(const ScoreType& score, MatrixView<const float> weight, const ZeroBudget& budget,
+                      std::size_t block, const SelectOptions& options) {
   Mask mask = options.within != nullptr ? *options.within : Mask::full(weight.rows, weight.cols);
   const std::vector<std::size_t> zeros =
       block_counts<Counts>("select", budget, weight.rows, weight.cols, block, options.within);
@@ -210,8 +212,9 @@ inline Mask select_given(std::string_view where, const GivenMask& pattern, const
 ///
 /// Throws ShapeError (`within`, N:M that does not divide `in`, score data of another shape), RangeError (sparsity or
 /// count out of range, block = 0, `within` with more zeros than wanted), NumericError (a score that is NaN).
-template <CountRule Counts = ExactCounts, MaskScore S>
-Mask select(const S& score, MatrixView<const float> weight, const Pattern& pattern, const SelectOptions& options = {}) {
+template <CountRule Counts = ExactCounts, MaskScore ScoreType>
+Mask select(const ScoreType& score, MatrixView<const float> weight, const Pattern& pattern,
+            const SelectOptions& options = {}) {
   zeros_of(pattern, weight.rows, weight.cols, "select");
   if (options.within != nullptr && (options.within->rows() != weight.rows || options.within->cols() != weight.cols))
     detail::raise<ShapeError>("select: `within` is ", options.within->rows(), " × ", options.within->cols(),

@@ -48,15 +48,15 @@ class UpperStrips {
     executor.parallel_for(strips_, [&](std::size_t s) {
       double* to = strip(s);
       const std::size_t first = s * strip_width;
-      const std::size_t columns = std::min(strip_width, size_ - first);
+      const std::size_t cols = std::min(strip_width, size_ - first);
       for (std::size_t r = 0; r < first; ++r, to += strip_width) {
-        std::copy_n(matrix.data + r * matrix.stride + first, columns, to);
-        std::fill(to + columns, to + strip_width, 0.0);
+        std::copy_n(matrix.data + r * matrix.stride + first, cols, to);
+        std::fill(to + cols, to + strip_width, 0.0);
       }
       for (std::size_t r = 0; r < strip_width; ++r, to += strip_width)
         for (std::size_t c = 0; c < strip_width; ++c)
-          to[c] = r == c ? (c < columns ? diagonal[first + c] : 1.0)
-                         : (r < c && c < columns ? matrix(first + r, first + c) : 0.0);
+          to[c] = r == c ? (c < cols ? diagonal[first + c] : 1.0)
+                         : (r < c && c < cols ? matrix(first + r, first + c) : 0.0);
     });
   }
 
@@ -154,7 +154,7 @@ class TriangularInverse {
     for (std::size_t t = strip_width; t-- > 0;) {
       double* row = a + t * strip_width;
       const double pivot = row[t];
-      if (first + t < matrix_.size() && !(pivot > rounding * diagonal_[first + t] && detail::is_finite(pivot)))
+      if (first + t < matrix_.size() && !(detail::is_finite(pivot) && pivot > rounding * diagonal_[first + t]))
         return false;
       const double root = std::sqrt(pivot);
       for (std::size_t i = 0; i < t; ++i) row[i] /= root;

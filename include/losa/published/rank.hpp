@@ -51,7 +51,7 @@ inline std::vector<std::size_t> allocate_rank(std::span<const double> error, std
   const std::size_t blocks = error.size();
   double sum = 0;
   for (std::size_t i = 0; i < blocks; ++i) {
-    if (!(error[i] >= 0.0 && losa::detail::is_finite(error[i])))
+    if (!(losa::detail::is_finite(error[i]) && error[i] >= 0.0))
       losa::detail::raise<RangeError>("published::allocate_rank: error of block ", i,
                                       " must be at least 0 and finite, got ", error[i]);
     sum += error[i];
@@ -95,7 +95,8 @@ struct ErrorRank {
 
   /// Throws RangeError as allocate_rank does, and unless the mean is a whole number.
   std::vector<std::size_t> operator()(const RankEvidence& evidence) const {
-    if (!(evidence.mean >= 0.0 && evidence.mean <= 1e9 && std::floor(evidence.mean) == evidence.mean))
+    if (!(losa::detail::is_finite(evidence.mean) && evidence.mean >= 0.0 && evidence.mean <= 1e9 &&
+          std::floor(evidence.mean) == evidence.mean))
       losa::detail::raise<RangeError>("published::ErrorRank: mean must be a whole number, got ", evidence.mean);
     return effective_rank(allocate_rank(evidence.error, static_cast<std::size_t>(evidence.mean)), rows);
   }

@@ -1,12 +1,14 @@
-"""Writes the fixture beside this script with the compressor of compressed-tensors.
+"""Writes the fixtures beside this script with the compressor of compressed-tensors.
 
-    pip install compressed-tensors==0.14.0.1 torch safetensors
+    pip install compressed-tensors==0.14.0.1 torch safetensors      # then again with compressed-tensors==0.8.1
     python make_fixture.py
 
-compressed.safetensors holds what its BitmaskCompressor makes of five weights and leaves of one bias, dense.safetensors
-the weights themselves. The values are multiples of 1/4, exact in every dtype.
+compressed.safetensors holds what the BitmaskCompressor of 0.14.0.1 makes of five weights and leaves of one bias,
+compressed_0.8.1.safetensors what that of 0.8.1 makes of all six, dense.safetensors the weights themselves. The values
+are multiples of 1/4, exact in every dtype.
 """
 
+import importlib.metadata
 import pathlib
 
 import torch
@@ -40,7 +42,8 @@ def main():
     compressor = BaseCompressor.load_from_registry("sparse-bitmask", config=BitmaskConfig())
     compressed = {name: value.contiguous() for name, value in compressor.compress(dict(dense)).items()}
     save_file(dense, here / "dense.safetensors", {"format": "pt"})
-    save_file(compressed, here / "compressed.safetensors", {"format": "pt"})
+    old = importlib.metadata.version("compressed-tensors") == "0.8.1"
+    save_file(compressed, here / ("compressed_0.8.1.safetensors" if old else "compressed.safetensors"), {"format": "pt"})
 
 
 if __name__ == "__main__":

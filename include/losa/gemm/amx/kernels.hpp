@@ -1,7 +1,7 @@
 #pragma once
 // The inner loops of AMX: rows of packed weights are expanded by their mask to whole rows in the cache, which are tiles
-// as they lie (operand A); activations become pairs or fours of columns side by side for 16 tokens (operand B) when
-// they are packed. A step is one tile of either, 64 bytes of every row:
+// as they lie (the left operand); activations become pairs or fours of columns side by side for 16 tokens (the right
+// operand) when they are packed. A step is one tile of either, 64 bytes of every row:
 //
 //            columns of a step   weights of a step     activations of a step      sums
 //   Bf16     32                  (32 rows, 32)         (16 pairs, 16 tokens, 2)   (32 rows, 16 tokens) f32
@@ -68,28 +68,29 @@ struct TokenTiles {
   std::size_t scales_step;
 };
 
-/// C += A · B for 32 rows and N tiles of tokens, C being tiles 0 … 2 N − 1: (token tile, half of the rows).
-template <std::size_t N, class K, class Tiles>
+/// C += A · B for 32 rows and TileCount tiles of tokens, C being tiles 0 … 2 TileCount − 1: (token tile, half of the
+/// rows).
+template <std::size_t TileCount, class KernelSet, class Tiles>
 LOSA_AVX512 inline void multiply_step(Tiles& tiles, const std::byte* a, const std::byte* b,
                                       std::size_t b_step) noexcept {
   tiles.template load<4>(a);
   tiles.template load<5>(a + tile_bytes);
   tiles.template load<6>(b);
-  K::template multiply_tiles<0, 4, 6>(tiles);
-  K::template multiply_tiles<1, 5, 6>(tiles);
-  if constexpr (N == 2) {
+  KernelSet::template multiply_tiles<0, 4, 6>(tiles);
+  KernelSet::template multiply_tiles<1, 5, 6>(tiles);
+  if constexpr (TileCount == 2) {
     tiles.template load<7>(b + b_step);
-    K::template multiply_tiles<2, 4, 7>(tiles);
-    K::template multiply_tiles<3, 5, 7>(tiles);
+    KernelSet::template multiply_tiles<2, 4, 7>(tiles);
+    KernelSet::template multiply_tiles<3, 5, 7>(tiles);
   }
 }
 
-template <std::size_t N, class Tiles>
+template <std::size_t TileCount, class Tiles>
 LOSA_AVX512 inline void store_tiles(Tiles& tiles, void* to) noexcept {
   auto* const out = static_cast<std::byte*>(to);
   tiles.template store<0>(out);
   tiles.template store<1>(out + tile_bytes);
-  if constexpr (N == 2) {
+  if constexpr (TileCount == 2) {
     tiles.template store<2>(out + 2 * tile_bytes);
     tiles.template store<3>(out + 3 * tile_bytes);
   }
@@ -145,24 +146,24 @@ struct Bf16 {
     }
   }
 
-  template <int C, int A, int B, class Tiles>
+  template <int Sum, int Left, int Right, class Tiles>
   static void multiply_tiles(Tiles& tiles) noexcept {
-    tiles.template multiply_bf16<C, A, B>();
+    tiles.template multiply_bf16<Sum, Left, Right>();
   }
 
-  /// sums (N, 32 rows, 16 tokens) += weights (steps) · the activations of N tiles of tokens.
-  template <std::size_t N, class Tiles>
+  /// sums (TileCount, 32 rows, 16 tokens) += weights (steps) · the activations of TileCount tiles of tokens.
+  template <std::size_t TileCount, class Tiles>
   LOSA_AVX512 static void multiply(Tiles& tiles, const std::byte* weights, const TokenTiles& tokens, std::size_t steps,
                                    float* sums) noexcept {
     tiles.template load<0>(sums);
     tiles.template load<1>(sums + sum_floats / 2);
-    if constexpr (N == 2) {
+    if constexpr (TileCount == 2) {
       tiles.template load<2>(sums + sum_floats);
       tiles.template load<3>(sums + sum_floats + sum_floats / 2);
     }
     for (std::size_t s = 0; s < steps; ++s)
-      multiply_step<N, Bf16>(tiles, weights + s * step_bytes, tokens.x + s * tile_bytes, tokens.x_step);
-    store_tiles<N>(tiles, sums);
+      multiply_step<TileCount, Bf16>(tiles, weights + s * step_bytes, tokens.x + s * tile_bytes, tokens.x_step);
+    store_tiles<TileCount>(tiles, sums);
   }
 
   static void finish(const Weights&, std::size_t, float*, std::size_t) noexcept {}
@@ -218,27 +219,27 @@ struct Int8 {
     }
   }
 
-  template <int C, int A, int B, class Tiles>
+  template <int Sum, int Left, int Right, class Tiles>
   static void multiply_tiles(Tiles& tiles) noexcept {
-    tiles.template multiply_int8<C, A, B>();
+    tiles.template multiply_int8<Sum, Left, Right>();
   }
 
   /// As Bf16::multiply, from a multiple of 128 columns on; the scales of rows are left to finish().
-  template <std::size_t N, class Tiles>
+  template <std::size_t TileCount, class Tiles>
   LOSA_AVX512 static void multiply(Tiles& tiles, const std::byte* weights, const TokenTiles& tokens, std::size_t steps,
                                    float* sums) noexcept {
-    alignas(64) std::int32_t integers[N][sum_floats];
+    alignas(64) std::int32_t integers[TileCount][sum_floats];
     for (std::size_t s = 0; s < steps; s += joined) {
       tiles.template zero<0>();
       tiles.template zero<1>();
-      if constexpr (N == 2) {
+      if constexpr (TileCount == 2) {
         tiles.template zero<2>();
         tiles.template zero<3>();
       }
       for (std::size_t j = s; j < std::min(s + joined, steps); ++j)
-        multiply_step<N, Int8>(tiles, weights + j * step_bytes, tokens.x + j * tile_bytes, tokens.x_step);
-      store_tiles<N>(tiles, integers);
-      for (std::size_t n = 0; n < N; ++n) {
+        multiply_step<TileCount, Int8>(tiles, weights + j * step_bytes, tokens.x + j * tile_bytes, tokens.x_step);
+      store_tiles<TileCount>(tiles, integers);
+      for (std::size_t n = 0; n < TileCount; ++n) {
         const __m512 scale = _mm512_load_ps(tokens.scales + n * tokens.scales_step + s / joined * tile_tokens);
         for (std::size_t i = 0; i < sum_floats; i += tile_tokens) {
           const __m512 product = _mm512_cvtepi32_ps(_mm512_load_si512(integers[n] + i));

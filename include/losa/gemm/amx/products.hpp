@@ -52,12 +52,12 @@ struct TokenGroups {
   std::size_t count(std::size_t g) const noexcept { return std::min(step, tiles - first(g)); }
 };
 
-/// The product of a kernel set K (Bf16, Int8) on tile registers of type Tiles.
-template <class Tiles, class K>
+/// The product of a KernelSet (Bf16, Int8) on tile registers of type Tiles.
+template <class Tiles, class KernelSet>
 class Product {
-  using Weights = typename K::Weights;
+  using Weights = typename KernelSet::Weights;
   using Panels = PanelProducts<avx512::Kernels>;  // of avx512_bf16 too, for integers
-  static constexpr std::size_t tile_steps = tile_cols / K::step_cols;
+  static constexpr std::size_t tile_steps = tile_cols / KernelSet::step_cols;
   static constexpr std::size_t range_tiles = range_steps / tile_steps;
 
  public:
@@ -67,11 +67,11 @@ class Product {
     const TokenGroups groups(x.rows, w.share_count);
     const PanelPlan plan{.tokens = x.rows, .lanes = avx512::Kernels::lanes};
     const std::size_t steps = w.tiles * tile_steps;
-    const std::size_t scales = K::scaled ? (w.tiles + 1) / 2 * tile_tokens : 0;
+    const std::size_t scales = KernelSet::scaled ? (w.tiles + 1) / 2 * tile_tokens : 0;
     std::size_t bytes =
         Scratch::need<std::byte>(groups.tiles * steps * tile_bytes) + Scratch::need<float>(groups.tiles * scales);
     // What the product in float would take, so that it finds it where another product left it.
-    if (K::scaled) bytes = std::max(bytes, Panels::shared_need(plan, w.cols));
+    if (KernelSet::scaled) bytes = std::max(bytes, Panels::shared_need(plan, w.cols));
     Scratch shared(bytes);
     auto* const packed = shared.take<std::byte>(groups.tiles * steps * tile_bytes);
     auto* const packed_scales = shared.take<float>(groups.tiles * scales);
@@ -85,7 +85,8 @@ class Product {
       const std::size_t most = std::min(most_blocks, end - begin);
       std::size_t need =
           Scratch::need<std::byte>(range_steps * step_bytes) + Scratch::need<float>(most * tokens * sum_floats);
-      if (K::scaled) need = std::max(need, Panels::task_need(plan, PanelGroups(plan, w.share_count)[0], w.row_blocks));
+      if (KernelSet::scaled)
+        need = std::max(need, Panels::task_need(plan, PanelGroups(plan, w.share_count)[0], w.row_blocks));
       Scratch scratch(need);
       auto* const expanded = scratch.take<std::byte>(range_steps * step_bytes);
       auto* const sums = scratch.take<float>(most * tokens * sum_floats);
@@ -95,7 +96,7 @@ class Product {
         add_blocks(tiles, w, weights, b, last, from(all, groups.first(g)), tokens, expanded, sums);
         for (std::size_t i = b; i < last; ++i) {
           float* const block = sums + (i - b) * tokens * sum_floats;
-          K::finish(weights, i, block, tokens);
+          KernelSet::finish(weights, i, block, tokens);
           const std::size_t r = i * tile_rows;
           for (std::size_t q = 0; q < tokens; ++q) {
             const std::size_t t = (groups.first(g) + q) * tile_tokens;
@@ -127,9 +128,10 @@ class Product {
       const std::size_t t = task % chunks * chunk;
       const std::size_t token = n * tile_tokens;
       const std::size_t c = t * tile_cols;
-      if (!K::pack(x.data + token * x.stride + c, x.stride, std::min(tile_tokens, x.rows - token),
-                   std::min(chunk * tile_cols, x.cols - c), packed + n * all.x_step + t * tile_steps * tile_bytes,
-                   scales + n * all.scales_step + (K::scaled ? t / 2 * tile_tokens : 0)))
+      if (!KernelSet::pack(x.data + token * x.stride + c, x.stride, std::min(tile_tokens, x.rows - token),
+                           std::min(chunk * tile_cols, x.cols - c),
+                           packed + n * all.x_step + t * tile_steps * tile_bytes,
+                           scales + n * all.scales_step + (KernelSet::scaled ? t / 2 * tile_tokens : 0)))
         fit.store(false, std::memory_order_relaxed);
     });
     return fit.load(std::memory_order_relaxed);
@@ -144,15 +146,16 @@ class Product {
       const std::size_t end = std::min(t + range_tiles, w.tiles);
       TokenTiles range = tokens;
       range.x += t * tile_steps * tile_bytes;
-      if (K::scaled) range.scales += t / 2 * tile_tokens;
+      if (KernelSet::scaled) range.scales += t / 2 * tile_tokens;
       for (std::size_t b = first; b < last; ++b) {
-        K::expand(w, weights, b, std::min(b + 1, w.row_blocks - 1), t, end, expanded);
+        KernelSet::expand(w, weights, b, std::min(b + 1, w.row_blocks - 1), t, end, expanded);
         const std::size_t steps = (end - t) * tile_steps;
         float* const block = sums + (b - first) * token_tiles * sum_floats;
         std::size_t q = 0;
         for (; q + 2 <= token_tiles; q += 2)
-          K::template multiply<2>(tiles, expanded, from(range, q), steps, block + q * sum_floats);
-        if (q < token_tiles) K::template multiply<1>(tiles, expanded, from(range, q), steps, block + q * sum_floats);
+          KernelSet::template multiply<2>(tiles, expanded, from(range, q), steps, block + q * sum_floats);
+        if (q < token_tiles)
+          KernelSet::template multiply<1>(tiles, expanded, from(range, q), steps, block + q * sum_floats);
       }
     }
   }

@@ -1,10 +1,10 @@
 #pragma once
 // AMX: eight tile registers of 16 rows × 64 bytes, and instructions that multiply two of them into a third:
 //
-//   multiply_bf16<C, A, B>   C (16, 16) f32 += A (16, 32) bf16 · B (32, 16) bf16
-//   multiply_int8<C, A, B>   C (16, 16) i32 += A (16, 64) int8 · B (64, 16) int8
+//   multiply_bf16<Sum, Left, Right>   Sum (16, 16) f32 += Left (16, 32) bf16 · Right (32, 16) bf16
+//   multiply_int8<Sum, Left, Right>   Sum (16, 16) i32 += Left (16, 64) int8 · Right (64, 16) int8
 //
-// A line of B in its register holds two (four) of its rows, column by column: 16 pairs (fours).
+// A line of Right in its register holds two (four) of its rows, column by column: 16 pairs (fours).
 //
 // Registers hold what they are configured for, so a task that uses them makes a Tiles and lets it go:
 //
@@ -58,27 +58,27 @@ class Tiles {
   Tiles(const Tiles&) = delete;
   Tiles& operator=(const Tiles&) = delete;
 
-  template <int T>
+  template <int Tile>
   void zero() noexcept {
-    __asm__ volatile("tilezero %%tmm%c0" : : "i"(T));
+    __asm__ volatile("tilezero %%tmm%c0" : : "i"(Tile));
   }
-  template <int T>
+  template <int Tile>
   void load(const void* from) noexcept {
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(std::ptrdiff_t{64}), "i"(T) : "memory");
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(std::ptrdiff_t{64}), "i"(Tile) : "memory");
   }
-  template <int T>
+  template <int Tile>
   void store(void* to) noexcept {
-    __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(std::ptrdiff_t{64}), "i"(T) : "memory");
+    __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(std::ptrdiff_t{64}), "i"(Tile) : "memory");
   }
-  template <int C, int A, int B>
+  template <int Sum, int Left, int Right>
   void multiply_bf16() noexcept {
-    static_assert(C != A && C != B && A != B);
-    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+    static_assert(Sum != Left && Sum != Right && Left != Right);
+    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(Left), "i"(Right));
   }
-  template <int C, int A, int B>
+  template <int Sum, int Left, int Right>
   void multiply_int8() noexcept {
-    static_assert(C != A && C != B && A != B);
-    __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+    static_assert(Sum != Left && Sum != Right && Left != Right);
+    __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(Left), "i"(Right));
   }
 };
 

@@ -81,7 +81,7 @@ LOSA_AVX2 inline __m256 zero_unless(__m256i keep, __m256 v) noexcept {
 }
 
 /// The activations of a tile: [g](t) are those of token t and the g-th eight columns.
-template <std::size_t N>
+template <std::size_t TokenCount>
 struct InMemory {
   struct Columns {
     const float* from;
@@ -89,7 +89,7 @@ struct InMemory {
   };
   const float* from;
   LOSA_AVX2 explicit InMemory(const float* tile) noexcept : from(tile) {}
-  LOSA_AVX2 Columns operator[](std::size_t g) const noexcept { return {from + g * 8 * N}; }
+  LOSA_AVX2 Columns operator[](std::size_t g) const noexcept { return {from + g * 8 * TokenCount}; }
 };
 /// Those of one token in registers, for all rows of a tile: f32 loads so much that it waits for loads (Zen 4, one token
 /// of 4096 × 4096: 0.79 → 0.73 ms; narrower weights gain nothing).
@@ -108,69 +108,74 @@ struct InRegisters {
   }
   LOSA_AVX2 Columns operator[](std::size_t g) const noexcept { return {held[g]}; }
 };
-template <std::size_t N, class W>
-using Activations = std::conditional_t<N == 1 && std::is_same_v<W, FloatWeights<float>>, InRegisters, InMemory<N>>;
+template <std::size_t TokenCount, class WeightsType>
+using Activations = std::conditional_t<TokenCount == 1 && std::is_same_v<WeightsType, FloatWeights<float>>, InRegisters,
+                                       InMemory<TokenCount>>;
 
 /// acc[t] += (8 packed values spread to the mask byte whose table row lies at `row`) · x(t).
-template <std::size_t N, class X>
-LOSA_AVX2 inline void multiply_add(__m256 (&acc)[N], const float* p, std::size_t row, const X& x) noexcept {
+template <std::size_t TokenCount, class ActivationsType>
+LOSA_AVX2 inline void multiply_add(__m256 (&acc)[TokenCount], const float* p, std::size_t row,
+                                   const ActivationsType& x) noexcept {
   const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes_table.bytes() + row));
   // As an instruction of its own: with a memory operand vpermps takes a fifth longer on Zen 3.
   __m256 packed;
   __asm__("vmovups %1, %0" : "=x"(packed) : "m"(*reinterpret_cast<const __m256_u*>(p)));
   const __m256 spread = _mm256_permutevar8x32_ps(packed, order);
-  if constexpr (N == 1) {
+  if constexpr (TokenCount == 1) {
     acc[0] = _mm256_fmadd_ps(spread, zero_unless(order, x(0)), acc[0]);
   } else {
     const __m256 weight = zero_unless(order, spread);
 #pragma GCC unroll 4
-    for (std::size_t t = 0; t < N; ++t) acc[t] = _mm256_fmadd_ps(weight, x(t), acc[t]);
+    for (std::size_t t = 0; t < TokenCount; ++t) acc[t] = _mm256_fmadd_ps(weight, x(t), acc[t]);
   }
 }
-template <std::size_t N, class X>
-LOSA_AVX2 inline void multiply_add(__m256 (&acc)[N], const bf16* p, std::size_t row, const X& x) noexcept {
+template <std::size_t TokenCount, class ActivationsType>
+LOSA_AVX2 inline void multiply_add(__m256 (&acc)[TokenCount], const bf16* p, std::size_t row,
+                                   const ActivationsType& x) noexcept {
   const __m256i packed = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(halves_table.bytes() + row));
   const __m256 weight = _mm256_castsi256_ps(_mm256_shuffle_epi8(packed, order));
 #pragma GCC unroll 4
-  for (std::size_t t = 0; t < N; ++t) acc[t] = _mm256_fmadd_ps(weight, x(t), acc[t]);
+  for (std::size_t t = 0; t < TokenCount; ++t) acc[t] = _mm256_fmadd_ps(weight, x(t), acc[t]);
 }
-template <std::size_t N, class X>
-LOSA_AVX2 inline void multiply_add(__m256 (&acc)[N], const f16* p, std::size_t row, const X& x) noexcept {
+template <std::size_t TokenCount, class ActivationsType>
+LOSA_AVX2 inline void multiply_add(__m256 (&acc)[TokenCount], const f16* p, std::size_t row,
+                                   const ActivationsType& x) noexcept {
   const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes_table.bytes() + row));
   const __m256 weight = zero_unless(order, _mm256_permutevar8x32_ps(load8(p), order));
 #pragma GCC unroll 4
-  for (std::size_t t = 0; t < N; ++t) acc[t] = _mm256_fmadd_ps(weight, x(t), acc[t]);
+  for (std::size_t t = 0; t < TokenCount; ++t) acc[t] = _mm256_fmadd_ps(weight, x(t), acc[t]);
 }
 
-template <std::size_t N, class X>
-LOSA_AVX2 inline void multiply_add(__m256 (&acc)[N], const std::int8_t* p, std::size_t row, const X& x) noexcept {
+template <std::size_t TokenCount, class ActivationsType>
+LOSA_AVX2 inline void multiply_add(__m256 (&acc)[TokenCount], const std::int8_t* p, std::size_t row,
+                                   const ActivationsType& x) noexcept {
   // To the top byte of a lane, so 2²⁴ times the integer: the scales take that back.
   const __m256i eight = _mm256_broadcastq_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(tops_table.bytes() + row));
   const __m256 weight = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(eight, order));
 #pragma GCC unroll 4
-  for (std::size_t t = 0; t < N; ++t) acc[t] = _mm256_fmadd_ps(weight, x(t), acc[t]);
+  for (std::size_t t = 0; t < TokenCount; ++t) acc[t] = _mm256_fmadd_ps(weight, x(t), acc[t]);
 }
 inline constexpr float of_tops = 0x1p-24f;
 
 /// acc[t] += (a row of a tile) · its activations; p is where its values begin. Half: 4 in each byte of the mask.
-template <std::size_t N, bool Half, class T, class X>
-LOSA_AVX2 inline void multiply_row(__m256 (&acc)[N], const T* p, std::uint64_t word, const std::uint16_t* row,
-                                   const X& x) noexcept {
+template <std::size_t TokenCount, bool Half, class Element, class ActivationsType>
+LOSA_AVX2 inline void multiply_row(__m256 (&acc)[TokenCount], const Element* p, std::uint64_t word,
+                                   const std::uint16_t* row, const ActivationsType& x) noexcept {
 #pragma GCC unroll 8
   for (std::size_t g = 0; g < 8; ++g) {
-    if constexpr (Half && N == 1 && std::is_same_v<T, float>) {
+    if constexpr (Half && TokenCount == 1 && std::is_same_v<Element, float>) {
       // All four lie in 16 bytes, which each half of a register may hold.
       const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes_table.bytes() + row[g]));
       const __m256 spread =
           _mm256_permutevar_ps(_mm256_broadcast_ps(reinterpret_cast<const __m128*>(p + 4 * g)), order);
       acc[0] = _mm256_fmadd_ps(spread, zero_unless(order, x[g](0)), acc[0]);
     } else if constexpr (Half) {
-      multiply_add<N>(acc, p + 4 * g, row[g], x[g]);
+      multiply_add<TokenCount>(acc, p + 4 * g, row[g], x[g]);
     } else {
       const auto before = g == 0 ? 0 : _mm_popcnt_u64(word << (64 - 8 * g) % 64);
-      multiply_add<N>(acc, p + before, row[g], x[g]);
+      multiply_add<TokenCount>(acc, p + before, row[g], x[g]);
     }
   }
 }
@@ -191,16 +196,16 @@ LOSA_AVX2 inline void pack(MatrixView<const float> x, std::size_t n, std::size_t
     }
 }
 
-/// y[t, r] ← [y +] [unit · scales[i] ·] sums (row, N, 8) [+ bias[r]] for the rows of a block.
-template <std::size_t N>
+/// y[t, r] ← [y +] [unit · scales[i] ·] sums (row, TokenCount, 8) [+ bias[r]] for the rows of a block.
+template <std::size_t TokenCount>
 LOSA_AVX2 inline void store(const float* sums, const float* scales, float unit, std::size_t first_row,
                             MatrixView<float> y, const float* bias, bool accumulate) noexcept {
   const std::size_t rows = std::min(tile_rows, y.cols - first_row);
-  for (std::size_t t = 0; t < std::min(N, y.rows); ++t)
+  for (std::size_t t = 0; t < std::min(TokenCount, y.rows); ++t)
     for (std::size_t i = 0; i < rows; i += 4) {
-      const float* from = sums + (i * N + t) * 8;
-      __m128 total = sum4(_mm256_load_ps(from), _mm256_load_ps(from + N * 8), _mm256_load_ps(from + 2 * N * 8),
-                          _mm256_load_ps(from + 3 * N * 8));
+      const float* from = sums + (i * TokenCount + t) * 8;
+      __m128 total = sum4(_mm256_load_ps(from), _mm256_load_ps(from + TokenCount * 8),
+                          _mm256_load_ps(from + 2 * TokenCount * 8), _mm256_load_ps(from + 3 * TokenCount * 8));
       if (scales != nullptr) total = _mm_mul_ps(_mm_mul_ps(total, _mm_set1_ps(unit)), _mm_loadu_ps(scales + i));
       float* const out = y.data + t * y.stride + first_row + i;
       if (i + 4 <= rows) {  // whole vectors need no mask, and masked stores are slow on Zen
@@ -228,60 +233,60 @@ LOSA_AVX2 inline void unpack_nibbles(const std::uint64_t* words, Int4Weights::Cu
   }
 }
 
-template <std::size_t N, bool Half, class W>
-LOSA_AVX2 inline void multiply_blocks(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
-                                      const float* x, MatrixView<float> y, const float* bias,
+template <std::size_t TokenCount, bool Half, class WeightsType>
+LOSA_AVX2 inline void multiply_blocks(const PackedLayout& w, const WeightsType& weights, std::size_t first,
+                                      std::size_t last, const float* x, MatrixView<float> y, const float* bias,
                                       bool accumulate) noexcept {
-  alignas(64) float sums[tile_rows * N * 8];
+  alignas(64) float sums[tile_rows * TokenCount * 8];
   alignas(64) std::uint16_t offsets[tile_rows * 8];
   [[maybe_unused]] alignas(64) std::int8_t integers[tile_rows * tile_cols + 8] = {};
   for (std::size_t b = first; b < last; ++b) {
-    std::fill_n(sums, tile_rows * N * 8, 0.0f);
+    std::fill_n(sums, tile_rows * TokenCount * 8, 0.0f);
     const float* scales = nullptr;
-    if constexpr (std::is_same_v<W, Int8Weights>) scales = weights.scales + b * tile_rows;
+    if constexpr (std::is_same_v<WeightsType, Int8Weights>) scales = weights.scales + b * tile_rows;
     for (std::size_t t = 0; t < w.tiles; ++t) {
       const std::uint64_t* const words = w.words + (b * w.tiles + t) * tile_rows;
-      const Activations<N, W> tile(x + t * tile_cols * N);
+      const Activations<TokenCount, WeightsType> tile(x + t * tile_cols * TokenCount);
       auto cursor = weights.begin(w, b, t);
       table_offsets(words, offsets);
-      if constexpr (std::is_same_v<W, Int4Weights>) unpack_nibbles(words, cursor, integers);
+      if constexpr (std::is_same_v<WeightsType, Int4Weights>) unpack_nibbles(words, cursor, integers);
       for (std::size_t i = 0; i < tile_rows; ++i) {
         const std::uint64_t word = words[i];
         const auto count = static_cast<std::size_t>(_mm_popcnt_u64(word));
         const std::uint16_t* const row = offsets + 8 * i;
-        float* const sum = sums + i * N * 8;
+        float* const sum = sums + i * TokenCount * 8;
         // 2 KiB ahead of the values, 1 KiB of the mask: without, a tenth slower or more (Zen 3).
         _mm_prefetch(reinterpret_cast<const char*>(cursor.p) + 2048, _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(words + i) + 1024, _MM_HINT_T0);
-        __m256 acc[N];
-        if constexpr (std::is_same_v<W, Int4Weights>) {
+        __m256 acc[TokenCount];
+        if constexpr (std::is_same_v<WeightsType, Int4Weights>) {
 #pragma GCC unroll 4
-          for (std::size_t k = 0; k < N; ++k) acc[k] = _mm256_setzero_ps();
-          multiply_row<N, Half>(acc, integers + i * tile_cols, word, row, tile);
+          for (std::size_t k = 0; k < TokenCount; ++k) acc[k] = _mm256_setzero_ps();
+          multiply_row<TokenCount, Half>(acc, integers + i * tile_cols, word, row, tile);
           const __m256 scale = _mm256_set1_ps(widen(cursor.scales[i]) * of_tops);
 #pragma GCC unroll 4
-          for (std::size_t k = 0; k < N; ++k)
+          for (std::size_t k = 0; k < TokenCount; ++k)
             _mm256_store_ps(sum + k * 8, _mm256_fmadd_ps(scale, acc[k], _mm256_load_ps(sum + k * 8)));
         } else {
 #pragma GCC unroll 4
-          for (std::size_t k = 0; k < N; ++k) acc[k] = _mm256_load_ps(sum + k * 8);
-          multiply_row<N, Half>(acc, cursor.p, word, row, tile);
+          for (std::size_t k = 0; k < TokenCount; ++k) acc[k] = _mm256_load_ps(sum + k * 8);
+          multiply_row<TokenCount, Half>(acc, cursor.p, word, row, tile);
 #pragma GCC unroll 4
-          for (std::size_t k = 0; k < N; ++k) _mm256_store_ps(sum + k * 8, acc[k]);
+          for (std::size_t k = 0; k < TokenCount; ++k) _mm256_store_ps(sum + k * 8, acc[k]);
         }
         cursor.advance(count);
       }
     }
-    store<N>(sums, scales, of_tops, b * tile_rows, y, bias, accumulate);
+    store<TokenCount>(sums, scales, of_tops, b * tile_rows, y, bias, accumulate);
   }
 }
 
-template <std::size_t N, class W>
-LOSA_AVX2 inline void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
+template <std::size_t TokenCount, class WeightsType>
+LOSA_AVX2 inline void multiply(const PackedLayout& w, const WeightsType& weights, std::size_t first, std::size_t last,
                                const float* x, MatrixView<float> y, const float* bias, bool accumulate) noexcept {
-  if constexpr (N == 1)
-    if (w.half) return multiply_blocks<N, true>(w, weights, first, last, x, y, bias, accumulate);
-  multiply_blocks<N, false>(w, weights, first, last, x, y, bias, accumulate);
+  if constexpr (TokenCount == 1)
+    if (w.half) return multiply_blocks<TokenCount, true>(w, weights, first, last, x, y, bias, accumulate);
+  multiply_blocks<TokenCount, false>(w, weights, first, last, x, y, bias, accumulate);
 }
 
 /// Up to four tokens as the kernels above read them.
@@ -297,9 +302,9 @@ class FewTokens {
     pack(x, count_, tiles, packed_);
   }
   /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of the row blocks from `first` to `last`.
-  template <class W>
-  void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last, MatrixView<float> y,
-                const float* bias, bool accumulate) const noexcept {
+  template <class WeightsType>
+  void multiply(const PackedLayout& w, const WeightsType& weights, std::size_t first, std::size_t last,
+                MatrixView<float> y, const float* bias, bool accumulate) const noexcept {
     switch (count_) {
       case 1:
         return expand::multiply<1>(w, weights, first, last, packed_, y, bias, accumulate);

@@ -131,12 +131,12 @@ class Activations {
   float* scales_;
 };
 
-/// sums (2, N, 8) += scales[t · 32 + row] · (two rows of a tile) · x[t].
-template <std::size_t N>
+/// sums (2, TokenCount, 8) += scales[t · 32 + row] · (two rows of a tile) · x[t].
+template <std::size_t TokenCount>
 LOSA_AVX2 inline void add_rows(float* sums, const __m256i (&weights)[2][4], const std::int16_t* x,
                                const float* scales) noexcept {
 #pragma GCC unroll 8
-  for (std::size_t t = 0; t < N; ++t) {
+  for (std::size_t t = 0; t < TokenCount; ++t) {
     const auto* from = reinterpret_cast<const __m256i*>(x + t * tile_cols);
     __m256i activations = _mm256_load_si256(from);
     __m256i sum[2];
@@ -150,7 +150,7 @@ LOSA_AVX2 inline void add_rows(float* sums, const __m256i (&weights)[2][4], cons
     }
 #pragma GCC unroll 2
     for (std::size_t r = 0; r < 2; ++r) {
-      float* const to = sums + (r * N + t) * 8;
+      float* const to = sums + (r * TokenCount + t) * 8;
       _mm256_store_ps(to, _mm256_fmadd_ps(_mm256_broadcast_ss(scales + t * tile_rows + r), _mm256_cvtepi32_ps(sum[r]),
                                           _mm256_load_ps(to)));
     }
@@ -158,30 +158,30 @@ LOSA_AVX2 inline void add_rows(float* sums, const __m256i (&weights)[2][4], cons
 }
 
 /// to[t · 32 + i] ← [scale of row i of the tile ·] scale of token t.
-template <std::size_t N, class C>
-LOSA_AVX2 inline void tile_scales(const C& weights, const float* x_scales, float* to) noexcept {
+template <std::size_t TokenCount, class CursorType>
+LOSA_AVX2 inline void tile_scales(const CursorType& weights, const float* x_scales, float* to) noexcept {
   for (std::size_t i = 0; i < tile_rows; i += 8) {
     __m256 scales = _mm256_set1_ps(1);
-    if constexpr (std::is_same_v<C, Int4Weights::Cursor>) scales = load8(weights.scales + i);
+    if constexpr (std::is_same_v<CursorType, Int4Weights::Cursor>) scales = load8(weights.scales + i);
 #pragma GCC unroll 8
-    for (std::size_t t = 0; t < N; ++t)
+    for (std::size_t t = 0; t < TokenCount; ++t)
       _mm256_store_ps(to + t * tile_rows + i, _mm256_mul_ps(scales, _mm256_set1_ps(x_scales[t])));
   }
 }
 
-template <std::size_t N, class W>
-LOSA_AVX2 inline void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
+template <std::size_t TokenCount, class WeightsType>
+LOSA_AVX2 inline void multiply(const PackedLayout& w, const WeightsType& weights, std::size_t first, std::size_t last,
                                const Activations& x, MatrixView<float> y, const float* bias, bool accumulate) noexcept {
-  constexpr bool nibbles = std::is_same_v<W, Int4Weights>;
-  alignas(64) float sums[tile_rows * N * 8];
-  alignas(64) float scales[tile_rows * N];
+  constexpr bool nibbles = std::is_same_v<WeightsType, Int4Weights>;
+  alignas(64) float sums[tile_rows * TokenCount * 8];
+  alignas(64) float scales[tile_rows * TokenCount];
   [[maybe_unused]] alignas(64) std::int8_t integers[tile_rows * tile_cols + 16] = {};
   for (std::size_t b = first; b < last; ++b) {
-    std::fill_n(sums, tile_rows * N * 8, 0.0f);
+    std::fill_n(sums, tile_rows * TokenCount * 8, 0.0f);
     for (std::size_t t = 0; t < w.tiles; ++t) {
       const std::uint64_t* const words = w.words + (b * w.tiles + t) * tile_rows;
       auto cursor = weights.begin(w, b, t);
-      tile_scales<N>(cursor, x.scales(t), scales);
+      tile_scales<TokenCount>(cursor, x.scales(t), scales);
       if constexpr (nibbles) expand::unpack_nibbles(words, cursor, integers);
       for (std::size_t i = 0; i < tile_rows; i += 2) {
         _mm_prefetch(reinterpret_cast<const char*>(words + i) + 1024, _MM_HINT_T0);
@@ -199,12 +199,12 @@ LOSA_AVX2 inline void multiply(const PackedLayout& w, const W& weights, std::siz
           spread_row(from, word, reinterpret_cast<const std::uint8_t*>(words + i + r), rows[r]);
           cursor.advance(static_cast<std::size_t>(_mm_popcnt_u64(word)));
         }
-        add_rows<N>(sums + i * N * 8, rows, x.integers(t), scales + i);
+        add_rows<TokenCount>(sums + i * TokenCount * 8, rows, x.integers(t), scales + i);
       }
     }
     const float* row_scales = nullptr;
     if constexpr (!nibbles) row_scales = weights.scales + b * tile_rows;
-    expand::store<N>(sums, row_scales, 1.0f, b * tile_rows, y, bias, accumulate);
+    expand::store<TokenCount>(sums, row_scales, 1.0f, b * tile_rows, y, bias, accumulate);
   }
 }
 
@@ -227,9 +227,9 @@ class FewTokens {
       floats_[part].emplace(scratch, rows(x, t), tiles);
   }
   /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of the row blocks from `first` to `last`.
-  template <class W>
-  void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last, MatrixView<float> y,
-                const float* bias, bool accumulate) const noexcept {
+  template <class WeightsType>
+  void multiply(const PackedLayout& w, const WeightsType& weights, std::size_t first, std::size_t last,
+                MatrixView<float> y, const float* bias, bool accumulate) const noexcept {
     if (integers_) return integers::multiply<most>(w, weights, first, last, *integers_, y, bias, accumulate);
     for (std::size_t t = 0, part = 0; t < y.rows; t += expand::FewTokens::most, ++part)
       floats_[part]->multiply(w, weights, first, last, rows(y, t), bias, accumulate);
@@ -237,8 +237,8 @@ class FewTokens {
 
  private:
   /// As many as are multiplied as floats at once.
-  template <class T>
-  static MatrixView<T> rows(MatrixView<T> m, std::size_t first) noexcept {
+  template <class Element>
+  static MatrixView<Element> rows(MatrixView<Element> m, std::size_t first) noexcept {
     return {m.data + first * m.stride, std::min(expand::FewTokens::most, m.rows - first), m.cols, m.stride};
   }
 

@@ -21,9 +21,10 @@ namespace losa::inline v0::detail::inline LOSA_ARCH::avx2 {
 
 struct Kernels {
   static constexpr std::size_t lanes = 8;
-  template <class W>
-  using FewTokens = std::conditional_t<std::is_same_v<W, Int8Weights> || std::is_same_v<W, Int4Weights>,
-                                       integers::FewTokens, expand::FewTokens>;
+  template <class WeightsType>
+  using FewTokens =
+      std::conditional_t<std::is_same_v<WeightsType, Int8Weights> || std::is_same_v<WeightsType, Int4Weights>,
+                         integers::FewTokens, expand::FewTokens>;
 
   /// dst[c · width + t] ← src[t · stride + c], zero for tokens ≤ t < width.
   LOSA_AVX2 static void pack_panel(const float* src, std::size_t stride, std::size_t tokens, std::size_t cols,
@@ -84,107 +85,107 @@ struct Kernels {
     }
   }
 
-  /// sums[row] += value · panel[column]; V vectors of tokens per column and row.
-  template <std::size_t V>
+  /// sums[row] += value · panel[column]; Vectors of tokens per column and row.
+  template <std::size_t Vectors>
   LOSA_AVX2 static void gather(const TileLists& lists, const float* panel, float* sums) noexcept {
     // Narrow panels take 2 or 4 weights at once in accumulators of their own: an addition takes 4 cycles, and two start
     // in every one.
-    constexpr std::size_t chains = V >= 8 ? 1 : V == 4 ? 2 : 4;
+    constexpr std::size_t chains = Vectors >= 8 ? 1 : Vectors == 4 ? 2 : 4;
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
       const std::uint16_t* entry = lists.entries + lists.starts[r];
       const std::uint16_t* const end = lists.entries + lists.ends[r];
       const float* value = lists.values + lists.starts[r];
-      float* const out = sums + r * V * lanes;
-      __m256 acc[chains][V];
+      float* const out = sums + r * Vectors * lanes;
+      __m256 acc[chains][Vectors];
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) acc[0][v] = _mm256_load_ps(out + v * lanes);
+      for (std::size_t v = 0; v < Vectors; ++v) acc[0][v] = _mm256_load_ps(out + v * lanes);
 #pragma GCC unroll 4
       for (std::size_t k = 1; k < chains; ++k)
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < V; ++v) acc[k][v] = _mm256_setzero_ps();
+        for (std::size_t v = 0; v < Vectors; ++v) acc[k][v] = _mm256_setzero_ps();
       for (; entry < end; entry += 4, value += 4) {
         const __m256 weights = twice(_mm_loadu_ps(value));
-        multiply_add<V, 0>(acc, splat<0>(weights), panel + 2 * std::size_t{entry[0]});
-        multiply_add<V, 1>(acc, splat<1>(weights), panel + 2 * std::size_t{entry[1]});
-        multiply_add<V, 2>(acc, splat<2>(weights), panel + 2 * std::size_t{entry[2]});
-        multiply_add<V, 3>(acc, splat<3>(weights), panel + 2 * std::size_t{entry[3]});
+        multiply_add<Vectors, 0>(acc, splat<0>(weights), panel + 2 * std::size_t{entry[0]});
+        multiply_add<Vectors, 1>(acc, splat<1>(weights), panel + 2 * std::size_t{entry[1]});
+        multiply_add<Vectors, 2>(acc, splat<2>(weights), panel + 2 * std::size_t{entry[2]});
+        multiply_add<Vectors, 3>(acc, splat<3>(weights), panel + 2 * std::size_t{entry[3]});
       }
 #pragma GCC unroll 4
       for (std::size_t k = 1; k < chains; ++k)
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < V; ++v) acc[0][v] = _mm256_add_ps(acc[0][v], acc[k][v]);
+        for (std::size_t v = 0; v < Vectors; ++v) acc[0][v] = _mm256_add_ps(acc[0][v], acc[k][v]);
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) _mm256_store_ps(out + v * lanes, acc[0][v]);
+      for (std::size_t v = 0; v < Vectors; ++v) _mm256_store_ps(out + v * lanes, acc[0][v]);
     }
   }
 
   /// As gather, for the rows of a block and a range of columns in the list format, or half of it.
-  template <std::size_t V, ListPart part, class T>
-  LOSA_AVX2 static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const T* values,
+  template <std::size_t Vectors, ListPart part, class Element>
+  LOSA_AVX2 static void gather_list(const std::uint8_t* counts, const std::uint8_t* col_indices, const Element* values,
                                     const float* panel, float* sums) noexcept {
-    constexpr std::size_t chains = V >= 8 ? 1 : V == 4 ? 2 : 4;
-    constexpr std::size_t step = V * lanes;
+    constexpr std::size_t chains = Vectors >= 8 ? 1 : Vectors == 4 ? 2 : 4;
+    constexpr std::size_t step = Vectors * lanes;
     for (std::size_t i = 0; i < tile_rows; ++i, sums += step) {
-      __m256 acc[chains][V];
+      __m256 acc[chains][Vectors];
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) acc[0][v] = _mm256_load_ps(sums + v * lanes);
+      for (std::size_t v = 0; v < Vectors; ++v) acc[0][v] = _mm256_load_ps(sums + v * lanes);
 #pragma GCC unroll 4
       for (std::size_t k = 1; k < chains; ++k)
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < V; ++v) acc[k][v] = _mm256_setzero_ps();
+        for (std::size_t v = 0; v < Vectors; ++v) acc[k][v] = _mm256_setzero_ps();
       const ListSpan span = list_span<part>(counts + 2 * i);
-      columns += 4 * span.before;
+      col_indices += 4 * span.before;
       values += 4 * span.before;
-      for (std::size_t n = span.count; n != 0; --n, columns += 4, values += 4) {
+      for (std::size_t n = span.count; n != 0; --n, col_indices += 4, values += 4) {
         _mm_prefetch(reinterpret_cast<const char*>(values) + 2048, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(columns) + 512, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(col_indices) + 512, _MM_HINT_T0);
         const __m256 weights = twice(load4(values));
-        multiply_add<V, 0>(acc, splat<0>(weights), panel + columns[0] * step);
-        multiply_add<V, 1>(acc, splat<1>(weights), panel + columns[1] * step);
-        multiply_add<V, 2>(acc, splat<2>(weights), panel + columns[2] * step);
-        multiply_add<V, 3>(acc, splat<3>(weights), panel + columns[3] * step);
+        multiply_add<Vectors, 0>(acc, splat<0>(weights), panel + col_indices[0] * step);
+        multiply_add<Vectors, 1>(acc, splat<1>(weights), panel + col_indices[1] * step);
+        multiply_add<Vectors, 2>(acc, splat<2>(weights), panel + col_indices[2] * step);
+        multiply_add<Vectors, 3>(acc, splat<3>(weights), panel + col_indices[3] * step);
       }
-      columns += 4 * span.after;
+      col_indices += 4 * span.after;
       values += 4 * span.after;
 #pragma GCC unroll 4
       for (std::size_t k = 1; k < chains; ++k)
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < V; ++v) acc[0][v] = _mm256_add_ps(acc[0][v], acc[k][v]);
+        for (std::size_t v = 0; v < Vectors; ++v) acc[0][v] = _mm256_add_ps(acc[0][v], acc[k][v]);
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) _mm256_store_ps(sums + v * lanes, acc[0][v]);
+      for (std::size_t v = 0; v < Vectors; ++v) _mm256_store_ps(sums + v * lanes, acc[0][v]);
     }
   }
 
   /// sums[column] += value · g[row].
-  template <std::size_t V>
+  template <std::size_t Vectors>
   LOSA_AVX2 static void scatter(const TileLists& lists, const float* g, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
-      __m256 row[V];
+      __m256 row[Vectors];
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) row[v] = _mm256_load_ps(g + (r * V + v) * lanes);
+      for (std::size_t v = 0; v < Vectors; ++v) row[v] = _mm256_load_ps(g + (r * Vectors + v) * lanes);
       for (std::uint32_t k = lists.starts[r]; k < lists.ends[r]; k += 4) {
         const std::uint16_t* entry = lists.entries + k;
         const __m256 weights = twice(_mm_loadu_ps(lists.values + k));
-        add_to<V>(sums + 2 * std::size_t{entry[0]}, splat<0>(weights), row);
-        add_to<V>(sums + 2 * std::size_t{entry[1]}, splat<1>(weights), row);
-        add_to<V>(sums + 2 * std::size_t{entry[2]}, splat<2>(weights), row);
-        add_to<V>(sums + 2 * std::size_t{entry[3]}, splat<3>(weights), row);
+        add_to<Vectors>(sums + 2 * std::size_t{entry[0]}, splat<0>(weights), row);
+        add_to<Vectors>(sums + 2 * std::size_t{entry[1]}, splat<1>(weights), row);
+        add_to<Vectors>(sums + 2 * std::size_t{entry[2]}, splat<2>(weights), row);
+        add_to<Vectors>(sums + 2 * std::size_t{entry[3]}, splat<3>(weights), row);
       }
     }
   }
 
   /// dots ← [dots +] ⟨g[row], panel[column]⟩, beside the entries.
-  template <std::size_t V>
+  template <std::size_t Vectors>
   LOSA_AVX2 static void sample(const TileLists& lists, const float* g, const float* panel, bool accumulate,
                                float* dots) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
-      __m256 row[V];
+      __m256 row[Vectors];
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) row[v] = _mm256_load_ps(g + (r * V + v) * lanes);
+      for (std::size_t v = 0; v < Vectors; ++v) row[v] = _mm256_load_ps(g + (r * Vectors + v) * lanes);
       for (std::uint32_t k = lists.starts[r]; k < lists.ends[r]; k += 4) {
-        const __m128 dot = dot4<V>(lists.entries + k, row, panel);
+        const __m128 dot = dot4<Vectors>(lists.entries + k, row, panel);
         _mm_storeu_ps(dots + k, accumulate ? _mm_add_ps(dot, _mm_loadu_ps(dots + k)) : dot);
       }
     }
@@ -230,9 +231,9 @@ struct Kernels {
   }
 
   /// Lists of a range: (64 · tile + bit) · scale for every set bit, and the values as floats.
-  template <class W>
-  LOSA_AVX2 static void decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t scale,
-                               std::uint16_t* entries, float* floats, std::uint32_t* starts,
+  template <class WeightsType>
+  LOSA_AVX2 static void decode(const PackedLayout& w, const WeightsType& weights, const TileRange& range,
+                               std::size_t scale, std::uint16_t* entries, float* floats, std::uint32_t* starts,
                                std::uint32_t* ends) noexcept {
     const __m128i factor = _mm_set1_epi16(static_cast<short>(scale));
     const __m128i step = _mm_set1_epi16(static_cast<short>(8 * scale));
@@ -242,9 +243,9 @@ struct Kernels {
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
       const std::uint64_t* const words = w.words + (b * w.tiles + range.first_tile) * tile_rows;
       const std::size_t* const offsets = w.offsets + b * w.tiles + range.first_tile;
-      typename W::Cursor cursors[TileShape::most_tiles];
-      typename W::Cursor next[TileShape::most_tiles];  // where the tiles that follow have their values
-      std::size_t vectors[TileShape::most_tiles];
+      typename WeightsType::Cursor cursors[TileSizes::most_tiles];
+      typename WeightsType::Cursor next[TileSizes::most_tiles];  // where the tiles that follow have their values
+      std::size_t vectors[TileSizes::most_tiles];
       for (std::size_t t = 0; t < tiles; ++t) {
         cursors[t] = weights.begin(w, b, range.first_tile + t);
         next[t] = weights.begin(w, b, std::min(range.last_tile + t, w.tiles - 1));
@@ -259,7 +260,7 @@ struct Kernels {
           std::uint64_t word = words[t * tile_rows + i];
           prefetch(words + (tiles + t) * tile_rows + i);
           const auto count = static_cast<std::size_t>(_mm_popcnt_u64(word));
-          if constexpr (!std::is_same_v<W, NoWeights>) {
+          if constexpr (!std::is_same_v<WeightsType, NoWeights>) {
             prefetch(next[t].p);
             if constexpr (sizeof(*next[t].p) == 4) prefetch(next[t].p + 16);  // a row takes more than a line
             copy(cursors[t], i, count, vectors[t], floats + n);
@@ -295,8 +296,8 @@ struct Kernels {
 
   /// to ← the `count` values of row i as floats. Always `vectors` vectors, so that the processor need not guess how
   /// many (which it cannot: 20 cycles a row); what is written past the last is junk.
-  template <class T>
-  LOSA_AVX2 static void copy(const typename FloatWeights<T>::Cursor& from, std::size_t count, std::size_t vectors,
+  template <class Element>
+  LOSA_AVX2 static void copy(const typename FloatWeights<Element>::Cursor& from, std::size_t count, std::size_t vectors,
                              float* to) noexcept {
     const std::size_t n = std::max(8 * vectors, count);
     for (std::size_t j = 0; j < n; j += 8) {
@@ -332,28 +333,28 @@ struct Kernels {
     for (std::size_t j = 0; j < n; j += 8) _mm256_storeu_ps(to + j, _mm256_mul_ps(scale, integers8(integers + j)));
   }
 
-  template <std::size_t V, std::size_t K, std::size_t Chains>
-  LOSA_AVX2 static void multiply_add(__m256 (&acc)[Chains][V], __m256 weight, const float* column) noexcept {
+  template <std::size_t Vectors, std::size_t Lane, std::size_t Chains>
+  LOSA_AVX2 static void multiply_add(__m256 (&acc)[Chains][Vectors], __m256 weight, const float* column) noexcept {
 #pragma GCC unroll 8
-    for (std::size_t v = 0; v < V; ++v)
-      acc[K % Chains][v] = _mm256_fmadd_ps(weight, _mm256_load_ps(column + v * lanes), acc[K % Chains][v]);
+    for (std::size_t v = 0; v < Vectors; ++v)
+      acc[Lane % Chains][v] = _mm256_fmadd_ps(weight, _mm256_load_ps(column + v * lanes), acc[Lane % Chains][v]);
   }
 
-  template <std::size_t V>
-  LOSA_AVX2 static void add_to(float* column, __m256 weight, const __m256 (&row)[V]) noexcept {
+  template <std::size_t Vectors>
+  LOSA_AVX2 static void add_to(float* column, __m256 weight, const __m256 (&row)[Vectors]) noexcept {
 #pragma GCC unroll 8
-    for (std::size_t v = 0; v < V; ++v)
+    for (std::size_t v = 0; v < Vectors; ++v)
       _mm256_store_ps(column + v * lanes, _mm256_fmadd_ps(weight, row[v], _mm256_load_ps(column + v * lanes)));
   }
 
-  template <std::size_t V>
-  LOSA_AVX2 static __m128 dot4(const std::uint16_t* entry, const __m256 (&row)[V], const float* panel) noexcept {
+  template <std::size_t Vectors>
+  LOSA_AVX2 static __m128 dot4(const std::uint16_t* entry, const __m256 (&row)[Vectors], const float* panel) noexcept {
     __m256 dot[4];
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < 4; ++j)
       dot[j] = _mm256_mul_ps(row[0], _mm256_load_ps(panel + 2 * std::size_t{entry[j]}));
 #pragma GCC unroll 8
-    for (std::size_t v = 1; v < V; ++v)
+    for (std::size_t v = 1; v < Vectors; ++v)
 #pragma GCC unroll 4
       for (std::size_t j = 0; j < 4; ++j)
         dot[j] = _mm256_fmadd_ps(row[v], _mm256_load_ps(panel + 2 * std::size_t{entry[j]} + v * lanes), dot[j]);

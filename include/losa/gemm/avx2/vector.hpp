@@ -63,10 +63,10 @@ LOSA_AVX2 inline __m128 sum4(__m256 a, __m256 b, __m256 c, __m256 d) noexcept {
   return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
 }
 
-/// All lanes ← lane I.
-template <int I>
+/// All lanes ← lane Lane.
+template <int Lane>
 LOSA_AVX2 inline __m256 splat(__m256 both) noexcept {
-  return _mm256_permute_ps(both, I * 0x55);
+  return _mm256_permute_ps(both, Lane * 0x55);
 }
 LOSA_AVX2 inline __m256 twice(__m128 v) noexcept { return _mm256_set_m128(v, v); }
 

@@ -29,21 +29,21 @@ LOSA_AVX512_BEGIN
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx512::expand {
 
-/// The packed values from p on at the positions of the ones among bits G · 16 … of `word`; 0 elsewhere. (Zen 4: floats
-/// 3.2 ns for 64 columns with masks from a register and 3.5 with masks from memory, halves 3.6 and 3.3.)
-template <int G>
+/// The packed values from p on at the positions of the ones among bits Quarter · 16 … of `word`; 0 elsewhere. (Zen 4:
+/// floats 3.2 ns for 64 columns with masks from a register and 3.5 with masks from memory, halves 3.6 and 3.3.)
+template <int Quarter>
 LOSA_AVX512 inline __m512 spread(const float* p, const std::uint64_t* word) noexcept {
-  return expand_floats(static_cast<__mmask16>(*word >> 16 * G), _mm512_loadu_ps(p));
+  return expand_floats(static_cast<__mmask16>(*word >> 16 * Quarter), _mm512_loadu_ps(p));
 }
-template <int G>
+template <int Quarter>
 LOSA_AVX512 inline __m512 spread(const f16* p, const std::uint64_t* word) noexcept {
   const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return _mm512_cvtph_ps(expand_words(load_mask16(word, 16 * G), packed));
+  return _mm512_cvtph_ps(expand_words(load_mask16(word, 16 * Quarter), packed));
 }
-template <int G>
+template <int Quarter>
 LOSA_AVX512 inline __m512 spread(const std::int8_t* p, const std::uint64_t* word) noexcept {
   const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  const __m128i bytes = _mm_maskz_expand_epi8(static_cast<__mmask16>(*word >> 16 * G), packed);
+  const __m128i bytes = _mm_maskz_expand_epi8(static_cast<__mmask16>(*word >> 16 * Quarter), packed);
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
 }
 
@@ -53,31 +53,33 @@ LOSA_AVX512 inline std::size_t kept_before(std::uint64_t word) noexcept {
   return c == 0 ? 0 : static_cast<std::size_t>(_mm_popcnt_u64(word << (64 - c) % 64));
 }
 
-/// acc[t] += scale · (16 columns from 16 · G on of a row of a tile) · x[G][t]; p is where the row's values begin,
-/// `word` its mask. Only integers have a scale: it comes first, as their sums may be too large for a float before it.
-template <int G, std::size_t N, class T>
-LOSA_AVX512 inline void multiply_group(__m512 (&acc)[N], const T* p, const std::uint64_t* word, const __m512 (&x)[4][N],
-                                       [[maybe_unused]] __m512 scale) noexcept {
-  __m512 weight = spread<G>(p + kept_before<16 * G>(*word), word);
-  if constexpr (std::is_same_v<T, std::int8_t>) weight = _mm512_mul_ps(weight, scale);
+/// acc[t] += scale · (16 columns from 16 · Quarter on of a row of a tile) · x[Quarter][t]; p is where the row's values
+/// begin, `word` its mask. Only integers have a scale: it comes first, as their sums may be too large for a float
+/// before it.
+template <int Quarter, std::size_t TokenCount, class Element>
+LOSA_AVX512 inline void multiply_group(__m512 (&acc)[TokenCount], const Element* p, const std::uint64_t* word,
+                                       const __m512 (&x)[4][TokenCount], [[maybe_unused]] __m512 scale) noexcept {
+  __m512 weight = spread<Quarter>(p + kept_before<16 * Quarter>(*word), word);
+  if constexpr (std::is_same_v<Element, std::int8_t>) weight = _mm512_mul_ps(weight, scale);
 #pragma GCC unroll 4
-  for (std::size_t t = 0; t < N; ++t) acc[t] = _mm512_fmadd_ps(weight, x[G][t], acc[t]);
+  for (std::size_t t = 0; t < TokenCount; ++t) acc[t] = _mm512_fmadd_ps(weight, x[Quarter][t], acc[t]);
 }
 /// 32 columns of bf16 at once: a word in the upper half of a lane is a float.
-template <int H, std::size_t N>
-LOSA_AVX512 inline void multiply_half(__m512 (&acc)[N], const bf16* p, const std::uint64_t* word,
-                                      const __m512 (&x)[4][N]) noexcept {
-  const __m512i words = expand_words(load_mask32(word, 32 * H), _mm512_loadu_si512(p + kept_before<32 * H>(*word)));
+template <int HalfRow, std::size_t TokenCount>
+LOSA_AVX512 inline void multiply_half(__m512 (&acc)[TokenCount], const bf16* p, const std::uint64_t* word,
+                                      const __m512 (&x)[4][TokenCount]) noexcept {
+  const __m512i words =
+      expand_words(load_mask32(word, 32 * HalfRow), _mm512_loadu_si512(p + kept_before<32 * HalfRow>(*word)));
   const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
   const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 #pragma GCC unroll 4
-  for (std::size_t t = 0; t < N; ++t)
-    acc[t] = _mm512_fmadd_ps(odd, x[2 * H + 1][t], _mm512_fmadd_ps(even, x[2 * H][t], acc[t]));
+  for (std::size_t t = 0; t < TokenCount; ++t)
+    acc[t] = _mm512_fmadd_ps(odd, x[2 * HalfRow + 1][t], _mm512_fmadd_ps(even, x[2 * HalfRow][t], acc[t]));
 }
-template <std::size_t N, class T>
-LOSA_AVX512 inline void multiply_row(__m512 (&acc)[N], const T* p, const std::uint64_t* word, const __m512 (&x)[4][N],
-                                     __m512 scale) noexcept {
-  if constexpr (std::is_same_v<T, bf16>) {
+template <std::size_t TokenCount, class Element>
+LOSA_AVX512 inline void multiply_row(__m512 (&acc)[TokenCount], const Element* p, const std::uint64_t* word,
+                                     const __m512 (&x)[4][TokenCount], __m512 scale) noexcept {
+  if constexpr (std::is_same_v<Element, bf16>) {
     multiply_half<0>(acc, p, word, x);
     multiply_half<1>(acc, p, word, x);
   } else {
@@ -108,16 +110,16 @@ LOSA_AVX512 inline void pack(MatrixView<const float> x, std::size_t n, std::size
     }
 }
 
-/// y[t, r] ← [y +] [scales[i] ·] sums (row, N, 16) [+ bias[r]] for the rows of a block.
-template <std::size_t N>
+/// y[t, r] ← [y +] [scales[i] ·] sums (row, TokenCount, 16) [+ bias[r]] for the rows of a block.
+template <std::size_t TokenCount>
 LOSA_AVX512 inline void store(const float* sums, const float* scales, std::size_t first_row, MatrixView<float> y,
                               const float* bias, bool accumulate) noexcept {
   const std::size_t rows = std::min(tile_rows, y.cols - first_row);
-  for (std::size_t t = 0; t < std::min(N, y.rows); ++t)
+  for (std::size_t t = 0; t < std::min(TokenCount, y.rows); ++t)
     for (std::size_t i = 0; i < rows; i += 4) {
-      const float* from = sums + (i * N + t) * 16;
-      __m128 total = sum4(_mm512_load_ps(from), _mm512_load_ps(from + N * 16), _mm512_load_ps(from + 2 * N * 16),
-                          _mm512_load_ps(from + 3 * N * 16));
+      const float* from = sums + (i * TokenCount + t) * 16;
+      __m128 total = sum4(_mm512_load_ps(from), _mm512_load_ps(from + TokenCount * 16),
+                          _mm512_load_ps(from + 2 * TokenCount * 16), _mm512_load_ps(from + 3 * TokenCount * 16));
       const auto inside = static_cast<__mmask8>((1u << std::min<std::size_t>(4, rows - i)) - 1);
       float* const out = y.data + t * y.stride + first_row + i;
       if (scales != nullptr) total = _mm_mul_ps(total, _mm_loadu_ps(scales + i));
@@ -127,44 +129,45 @@ LOSA_AVX512 inline void store(const float* sums, const float* scales, std::size_
     }
 }
 
-template <std::size_t N, class W>
-LOSA_AVX512 inline void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last,
+template <std::size_t TokenCount, class WeightsType>
+LOSA_AVX512 inline void multiply(const PackedLayout& w, const WeightsType& weights, std::size_t first, std::size_t last,
                                  const float* x, MatrixView<float> y, const float* bias, bool accumulate) noexcept {
-  alignas(64) float sums[tile_rows * N * 16];
+  alignas(64) float sums[tile_rows * TokenCount * 16];
   for (std::size_t b = first; b < last; ++b) {
-    std::fill_n(sums, tile_rows * N * 16, 0.0f);
+    std::fill_n(sums, tile_rows * TokenCount * 16, 0.0f);
     for (std::size_t t = 0; t < w.tiles; ++t) {
       const std::uint64_t* const words = w.words + (b * w.tiles + t) * tile_rows;
       // Memory gives 64 bytes in a cycle, less across two lines, as values lie: activations stay in registers.
-      __m512 columns[4][N];
+      __m512 x_columns[4][TokenCount];
 #pragma GCC unroll 4
       for (std::size_t g = 0; g < 4; ++g)
 #pragma GCC unroll 4
-        for (std::size_t k = 0; k < N; ++k) columns[g][k] = _mm512_load_ps(x + ((t * 4 + g) * N + k) * 16);
+        for (std::size_t k = 0; k < TokenCount; ++k)
+          x_columns[g][k] = _mm512_load_ps(x + ((t * 4 + g) * TokenCount + k) * 16);
       for (std::size_t i = 0; i < tile_rows; i += 8)
         _mm_prefetch(reinterpret_cast<const char*>(words + i) + 1024, _MM_HINT_T0);
       auto cursor = weights.begin(w, b, t);
       for (std::size_t i = 0; i < tile_rows; ++i) {
-        float* const sum = sums + i * N * 16;
+        float* const sum = sums + i * TokenCount * 16;
         _mm_prefetch(reinterpret_cast<const char*>(cursor.p) + 4096, _MM_HINT_T0);
-        __m512 acc[N];
+        __m512 acc[TokenCount];
 #pragma GCC unroll 4
-        for (std::size_t k = 0; k < N; ++k) acc[k] = _mm512_load_ps(sum + k * 16);
-        if constexpr (std::is_same_v<W, Int4Weights>) {
+        for (std::size_t k = 0; k < TokenCount; ++k) acc[k] = _mm512_load_ps(sum + k * 16);
+        if constexpr (std::is_same_v<WeightsType, Int4Weights>) {
           alignas(64) std::int8_t integers[tile_cols + 16];
           _mm512_store_si512(integers, nibbles64(cursor.p));
-          multiply_row<N>(acc, integers, words + i, columns, _mm512_set1_ps(widen(cursor.scales[i])));
-        } else if constexpr (std::is_same_v<W, Int8Weights>) {
-          multiply_row<N>(acc, cursor.p, words + i, columns, _mm512_set1_ps(cursor.scales[i]));
+          multiply_row<TokenCount>(acc, integers, words + i, x_columns, _mm512_set1_ps(widen(cursor.scales[i])));
+        } else if constexpr (std::is_same_v<WeightsType, Int8Weights>) {
+          multiply_row<TokenCount>(acc, cursor.p, words + i, x_columns, _mm512_set1_ps(cursor.scales[i]));
         } else {
-          multiply_row<N>(acc, cursor.p, words + i, columns, _mm512_setzero_ps());
+          multiply_row<TokenCount>(acc, cursor.p, words + i, x_columns, _mm512_setzero_ps());
         }
 #pragma GCC unroll 4
-        for (std::size_t k = 0; k < N; ++k) _mm512_store_ps(sum + k * 16, acc[k]);
+        for (std::size_t k = 0; k < TokenCount; ++k) _mm512_store_ps(sum + k * 16, acc[k]);
         cursor.advance(static_cast<std::size_t>(_mm_popcnt_u64(words[i])));
       }
     }
-    store<N>(sums, nullptr, b * tile_rows, y, bias, accumulate);
+    store<TokenCount>(sums, nullptr, b * tile_rows, y, bias, accumulate);
   }
 }
 
@@ -186,9 +189,9 @@ class FewTokens {
                      packed_ + t / group() * step_);
   }
   /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of the row blocks from `first` to `last`.
-  template <class W>
-  void multiply(const PackedLayout& w, const W& weights, std::size_t first, std::size_t last, MatrixView<float> y,
-                const float* bias, bool accumulate) const noexcept {
+  template <class WeightsType>
+  void multiply(const PackedLayout& w, const WeightsType& weights, std::size_t first, std::size_t last,
+                MatrixView<float> y, const float* bias, bool accumulate) const noexcept {
     for (std::size_t t = 0; t < tokens_; t += group()) {
       const float* const x = packed_ + t / group() * step_;
       const MatrixView<float> out{y.data + t * y.stride, std::min(group(), tokens_ - t), y.cols, y.stride};

@@ -30,25 +30,26 @@ namespace losa::inline v0::detail::inline LOSA_ARCH::avx512 {
 struct Kernels : private avx2::Kernels {
   static constexpr std::size_t lanes = 8;        // of which two make a vector; a panel of 8 tokens has half of one
   static constexpr std::size_t most_panels = 8;  // such processors have a second-level cache of 1 MiB or more
-  template <class W>
-  using FewTokens = std::conditional_t<std::is_same_v<W, Int8Weights> || std::is_same_v<W, Int4Weights>,
-                                       integers::FewTokens, expand::FewTokens<std::is_same_v<W, FloatWeights<bf16>>>>;
+  template <class WeightsType>
+  using FewTokens =
+      std::conditional_t<std::is_same_v<WeightsType, Int8Weights> || std::is_same_v<WeightsType, Int4Weights>,
+                         integers::FewTokens, expand::FewTokens<std::is_same_v<WeightsType, FloatWeights<bf16>>>>;
   using FewListTokens = list_integers::FewTokens;
   using avx2::Kernels::pack_panel;
   using avx2::Kernels::store_values;
   using avx2::Kernels::unpack_panel;
 
-  /// sums[row] += value · panel[column]; V vectors of tokens per column and row.
-  template <std::size_t V>
+  /// sums[row] += value · panel[column]; Vectors of tokens per column and row.
+  template <std::size_t Vectors>
   LOSA_AVX512 static void gather(const TileLists& lists, const float* panel, float* sums) noexcept {
-    if constexpr (V == 1) return avx2::Kernels::gather<1>(lists, panel, sums);
+    if constexpr (Vectors == 1) return avx2::Kernels::gather<1>(lists, panel, sums);
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
       const std::uint16_t* entry = lists.entries + lists.starts[r];
       const float* value = lists.values + lists.starts[r];
       const float* const end = lists.values + lists.ends[r];
-      Sums<V> acc;
-      acc.load(sums + r * V * lanes);
+      Sums<Vectors> acc;
+      acc.load(sums + r * Vectors * lanes);
       for (; value < end; entry += 4, value += 4) {
         const __m512 weights = _mm512_broadcast_f32x4(_mm_loadu_ps(value));
         std::uint64_t four;  // loads are what this loop waits for
@@ -58,67 +59,67 @@ struct Kernels : private avx2::Kernels {
         acc.template multiply_add<2>(weights, panel + 2 * (four >> 32 & 0xffff));
         acc.template multiply_add<3>(weights, panel + 2 * (four >> 48));
       }
-      acc.store(sums + r * V * lanes);
+      acc.store(sums + r * Vectors * lanes);
     }
   }
 
   /// As gather, for the rows of a block and a range of columns in the list format, or half of it.
-  template <std::size_t V, ListPart part, class T>
-  LOSA_AVX512 static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const T* values,
-                                      const float* panel, float* sums) noexcept {
-    if constexpr (V == 1) return avx2::Kernels::gather_list<1, part>(counts, columns, values, panel, sums);
-    constexpr std::size_t step = V * lanes;
+  template <std::size_t Vectors, ListPart part, class Element>
+  LOSA_AVX512 static void gather_list(const std::uint8_t* counts, const std::uint8_t* col_indices,
+                                      const Element* values, const float* panel, float* sums) noexcept {
+    if constexpr (Vectors == 1) return avx2::Kernels::gather_list<1, part>(counts, col_indices, values, panel, sums);
+    constexpr std::size_t step = Vectors * lanes;
     for (std::size_t i = 0; i < tile_rows; ++i, sums += step) {
-      Sums<V> acc;
+      Sums<Vectors> acc;
       acc.load(sums);
       const ListSpan span = list_span<part>(counts + 2 * i);
-      columns += 4 * span.before;
+      col_indices += 4 * span.before;
       values += 4 * span.before;
-      for (std::size_t n = span.count; n != 0; --n, columns += 4, values += 4) {
+      for (std::size_t n = span.count; n != 0; --n, col_indices += 4, values += 4) {
         _mm_prefetch(reinterpret_cast<const char*>(values) + 2048, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(columns) + 512, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(col_indices) + 512, _MM_HINT_T0);
         const __m512 weights = _mm512_broadcast_f32x4(avx2::load4(values));
-        acc.template multiply_add<0>(weights, panel + columns[0] * step);
-        acc.template multiply_add<1>(weights, panel + columns[1] * step);
-        acc.template multiply_add<2>(weights, panel + columns[2] * step);
-        acc.template multiply_add<3>(weights, panel + columns[3] * step);
+        acc.template multiply_add<0>(weights, panel + col_indices[0] * step);
+        acc.template multiply_add<1>(weights, panel + col_indices[1] * step);
+        acc.template multiply_add<2>(weights, panel + col_indices[2] * step);
+        acc.template multiply_add<3>(weights, panel + col_indices[3] * step);
       }
-      columns += 4 * span.after;
+      col_indices += 4 * span.after;
       values += 4 * span.after;
       acc.store(sums);
     }
   }
 
   /// sums[column] += value · g[row].
-  template <std::size_t V>
+  template <std::size_t Vectors>
   LOSA_AVX512 static void scatter(const TileLists& lists, const float* g, float* sums) noexcept {
-    if constexpr (V == 1) return avx2::Kernels::scatter<1>(lists, g, sums);
-    constexpr std::size_t Z = std::max<std::size_t>(1, V / 2);
+    if constexpr (Vectors == 1) return avx2::Kernels::scatter<1>(lists, g, sums);
+    constexpr std::size_t registers = std::max<std::size_t>(1, Vectors / 2);
     for (std::size_t r = 0; r < lists.rows; ++r) {
-      __m512 row[Z];
+      __m512 row[registers];
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < Z; ++v) row[v] = _mm512_load_ps(g + (r * Z + v) * 16);
+      for (std::size_t v = 0; v < registers; ++v) row[v] = _mm512_load_ps(g + (r * registers + v) * 16);
       for (std::uint32_t k = lists.starts[r]; k < lists.ends[r]; ++k) {
         const __m512 weight = _mm512_set1_ps(lists.values[k]);
         float* const column = sums + 2 * std::size_t{lists.entries[k]};
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < Z; ++v)
+        for (std::size_t v = 0; v < registers; ++v)
           _mm512_store_ps(column + v * 16, _mm512_fmadd_ps(weight, row[v], _mm512_load_ps(column + v * 16)));
       }
     }
   }
 
   /// dots ← [dots +] ⟨g[row], panel[column]⟩, beside the entries.
-  template <std::size_t V>
+  template <std::size_t Vectors>
   LOSA_AVX512 static void sample(const TileLists& lists, const float* g, const float* panel, bool accumulate,
                                  float* dots) noexcept {
-    if constexpr (V == 1) return avx2::Kernels::sample<1>(lists, g, panel, accumulate, dots);
-    constexpr std::size_t Z = std::max<std::size_t>(1, V / 2);
+    if constexpr (Vectors == 1) return avx2::Kernels::sample<1>(lists, g, panel, accumulate, dots);
+    constexpr std::size_t registers = std::max<std::size_t>(1, Vectors / 2);
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
-      __m512 row[Z];
+      __m512 row[registers];
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < Z; ++v) row[v] = _mm512_load_ps(g + (r * Z + v) * 16);
+      for (std::size_t v = 0; v < registers; ++v) row[v] = _mm512_load_ps(g + (r * registers + v) * 16);
       for (std::uint32_t k = lists.starts[r]; k < lists.ends[r]; k += 4) {
         const std::uint16_t* const entry = lists.entries + k;
         __m512 dot[4];
@@ -126,7 +127,7 @@ struct Kernels : private avx2::Kernels {
         for (std::size_t j = 0; j < 4; ++j)
           dot[j] = _mm512_mul_ps(row[0], _mm512_load_ps(panel + 2 * std::size_t{entry[j]}));
 #pragma GCC unroll 8
-        for (std::size_t v = 1; v < Z; ++v)
+        for (std::size_t v = 1; v < registers; ++v)
 #pragma GCC unroll 4
           for (std::size_t j = 0; j < 4; ++j)
             dot[j] = _mm512_fmadd_ps(row[v], _mm512_load_ps(panel + 2 * std::size_t{entry[j]} + v * 16), dot[j]);
@@ -138,16 +139,16 @@ struct Kernels : private avx2::Kernels {
 
   /// Lists of a range: (64 · tile + bit) · scale for every set bit, and the values, as floats or as they are. `scale`
   /// is a power of 2.
-  template <class W, class T>
-  LOSA_AVX512 static void decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t scale,
-                                 std::uint16_t* entries, T* values, std::uint32_t* starts,
+  template <class WeightsType, class Element>
+  LOSA_AVX512 static void decode(const PackedLayout& w, const WeightsType& weights, const TileRange& range,
+                                 std::size_t scale, std::uint16_t* entries, Element* values, std::uint32_t* starts,
                                  std::uint32_t* ends) noexcept {
     alignas(64) static constexpr auto positions = [] {
       std::array<std::uint8_t, tile_cols> each{};
       for (std::size_t i = 0; i < tile_cols; ++i) each[i] = static_cast<std::uint8_t>(i);
       return each;
     }();
-    const __m512i columns = _mm512_load_si512(positions.data());
+    const __m512i col_indices = _mm512_load_si512(positions.data());
     const __m128i shift = _mm_cvtsi32_si128(std::countr_zero(scale));
     const std::size_t tiles = range.last_tile - range.first_tile;
     std::size_t n = 0;
@@ -155,15 +156,15 @@ struct Kernels : private avx2::Kernels {
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
       const std::uint64_t* const words = w.words + (b * w.tiles + range.first_tile) * tile_rows;
       const std::size_t* const offsets = w.offsets + b * w.tiles + range.first_tile;
-      typename W::Cursor cursors[TileShape::most_tiles];
-      typename W::Cursor next[TileShape::most_tiles];  // where the tiles that follow have their values
-      std::size_t vectors[TileShape::most_tiles];
+      typename WeightsType::Cursor cursors[TileSizes::most_tiles];
+      typename WeightsType::Cursor next[TileSizes::most_tiles];  // where the tiles that follow have their values
+      std::size_t vectors[TileSizes::most_tiles];
       for (std::size_t t = 0; t < tiles; ++t) {
         cursors[t] = weights.begin(w, b, range.first_tile + t);
         next[t] = weights.begin(w, b, std::min(range.last_tile + t, w.tiles - 1));
         // What is read past a row's values lies in those that follow, but for the last ones of the matrix.
         const bool last = w.kept() - offsets[t + 1] < tile_cols;
-        vectors[t] = last ? 0 : usual_vectors(offsets[t + 1] - offsets[t], 64 / sizeof(T));
+        vectors[t] = last ? 0 : usual_vectors(offsets[t + 1] - offsets[t], 64 / sizeof(Element));
       }
       for (std::size_t i = 0; i < tile_rows; ++i, ++row) {
         starts[row] = static_cast<std::uint32_t>(n);
@@ -171,14 +172,14 @@ struct Kernels : private avx2::Kernels {
           const std::uint64_t word = words[t * tile_rows + i];
           avx2::prefetch(words + (tiles + t) * tile_rows + i);
           const auto count = static_cast<std::size_t>(_mm_popcnt_u64(word));
-          if constexpr (!std::is_same_v<W, NoWeights>) {
+          if constexpr (!std::is_same_v<WeightsType, NoWeights>) {
             avx2::prefetch(next[t].p);
             if constexpr (sizeof(*next[t].p) == 4) avx2::prefetch(next[t].p + 16);  // a row takes more than a line
             copy(cursors[t], i, count, vectors[t], values + n);
             cursors[t].advance(count);
             next[t].advance(count);
           }
-          const __m512i found = compress_bytes(word, columns);
+          const __m512i found = compress_bytes(word, col_indices);
           const __m512i base = _mm512_set1_epi16(static_cast<short>(t * tile_cols * scale));
           const __m512i low = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(found));
           const __m512i high = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(found, 1));
@@ -189,7 +190,7 @@ struct Kernels : private avx2::Kernels {
         ends[row] = static_cast<std::uint32_t>(n);
         const std::uint16_t last = n == 0 ? std::uint16_t{0} : entries[n - 1];
         _mm_storel_epi64(reinterpret_cast<__m128i*>(entries + n), _mm_set1_epi16(static_cast<short>(last)));
-        std::memset(static_cast<void*>(values + n), 0, 4 * sizeof(T));
+        std::memset(static_cast<void*>(values + n), 0, 4 * sizeof(Element));
         n = (n + 3) / 4 * 4;
       }
     }
@@ -198,35 +199,36 @@ struct Kernels : private avx2::Kernels {
  private:
   /// The sums of a row. Narrow panels take several weights at once in accumulators of their own: an addition takes 4
   /// cycles, and one or two start in every one.
-  template <std::size_t V>
+  template <std::size_t Vectors>
   struct Sums {
-    static constexpr std::size_t Z = std::max<std::size_t>(1, V / 2);
-    static constexpr std::size_t chains = Z >= 4 ? 2 : 4;
-    __m512 acc[chains][Z];
+    static constexpr std::size_t registers = std::max<std::size_t>(1, Vectors / 2);
+    static constexpr std::size_t chains = registers >= 4 ? 2 : 4;
+    __m512 acc[chains][registers];
 
     LOSA_AVX512 void load(const float* from) noexcept {
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < Z; ++v) acc[0][v] = _mm512_load_ps(from + v * 16);
+      for (std::size_t v = 0; v < registers; ++v) acc[0][v] = _mm512_load_ps(from + v * 16);
 #pragma GCC unroll 4
       for (std::size_t k = 1; k < chains; ++k)
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < Z; ++v) acc[k][v] = _mm512_setzero_ps();
+        for (std::size_t v = 0; v < registers; ++v) acc[k][v] = _mm512_setzero_ps();
     }
-    /// + weights[K] · column.
-    template <std::size_t K>
+    /// + weights[Lane] · column.
+    template <std::size_t Lane>
     LOSA_AVX512 void multiply_add(__m512 weights, const float* column) noexcept {
-      const __m512 weight = _mm512_permute_ps(weights, K * 0x55);  // a load of its own for each is 3–6 % slower (Zen 4)
+      const __m512 weight =
+          _mm512_permute_ps(weights, Lane * 0x55);  // a load of its own for each is 3–6 % slower (Zen 4)
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < Z; ++v)
-        acc[K % chains][v] = _mm512_fmadd_ps(weight, _mm512_load_ps(column + v * 16), acc[K % chains][v]);
+      for (std::size_t v = 0; v < registers; ++v)
+        acc[Lane % chains][v] = _mm512_fmadd_ps(weight, _mm512_load_ps(column + v * 16), acc[Lane % chains][v]);
     }
     LOSA_AVX512 void store(float* to) noexcept {
 #pragma GCC unroll 4
       for (std::size_t k = 1; k < chains; ++k)
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < Z; ++v) acc[0][v] = _mm512_add_ps(acc[0][v], acc[k][v]);
+        for (std::size_t v = 0; v < registers; ++v) acc[0][v] = _mm512_add_ps(acc[0][v], acc[k][v]);
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < Z; ++v) _mm512_store_ps(to + v * 16, acc[0][v]);
+      for (std::size_t v = 0; v < registers; ++v) _mm512_store_ps(to + v * 16, acc[0][v]);
     }
   };
 
@@ -246,14 +248,14 @@ struct Kernels : private avx2::Kernels {
     }
   }
   /// to ← the `count` values of row i as floats; always `vectors` vectors, for the reason given at avx2::Kernels.
-  template <class C>
-  LOSA_AVX512 static void copy(const C& from, std::size_t i, std::size_t count, std::size_t vectors,
+  template <class CursorType>
+  LOSA_AVX512 static void copy(const CursorType& from, std::size_t i, std::size_t count, std::size_t vectors,
                                float* to) noexcept {
     const std::size_t n = std::max(16 * vectors, count);
-    if constexpr (std::is_same_v<C, Int8Weights::Cursor>) {
+    if constexpr (std::is_same_v<CursorType, Int8Weights::Cursor>) {
       const __m512 scale = _mm512_set1_ps(from.scales[i]);
       for (std::size_t j = 0; j < n; j += 16) _mm512_storeu_ps(to + j, _mm512_mul_ps(scale, load16(from.p + j)));
-    } else if constexpr (std::is_same_v<C, Int4Weights::Cursor>) {
+    } else if constexpr (std::is_same_v<CursorType, Int4Weights::Cursor>) {
       const __m512 scale = _mm512_set1_ps(widen(from.scales[i]));
       alignas(64) std::int8_t integers[tile_cols];
       _mm512_store_si512(integers, nibbles64(from.p));

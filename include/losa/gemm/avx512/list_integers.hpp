@@ -28,50 +28,52 @@ namespace losa::inline v0::detail::inline LOSA_ARCH::avx512::list_integers {
 using Activations = ByteActivations<ListLayout::range_cols, ListLayout::range_cols>;
 
 /// The bytes of x at the columns; `upper` are those from 128 on.
-LOSA_AVX512 inline __m512i look_up(const __m512i (&x)[4], __m512i columns, __mmask64 upper) noexcept {
-  return _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(x[0], columns, x[1]), upper,
-                              _mm512_permutex2var_epi8(x[2], columns, x[3]));
+LOSA_AVX512 inline __m512i look_up(const __m512i (&x)[4], __m512i col_indices, __mmask64 upper) noexcept {
+  return _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(x[0], col_indices, x[1]), upper,
+                              _mm512_permutex2var_epi8(x[2], col_indices, x[3]));
 }
 
 /// totals[t] += scales[t] · Σ (a row's n weights in the range) · x[t]
-template <std::size_t N>
-LOSA_AVX512 inline void add_row(__m512 (&totals)[N], const std::uint8_t* columns, const std::int8_t* values,
-                                std::size_t n, const __m512i (&x)[N][4], const __m512 (&scales)[N]) noexcept {
-  __m512i sums[N];
+template <std::size_t TokenCount>
+LOSA_AVX512 inline void add_row(__m512 (&totals)[TokenCount], const std::uint8_t* col_indices,
+                                const std::int8_t* values, std::size_t n, const __m512i (&x)[TokenCount][4],
+                                const __m512 (&scales)[TokenCount]) noexcept {
+  __m512i sums[TokenCount];
   __m512i offset = _mm512_setzero_si512();
 #pragma GCC unroll 8
-  for (std::size_t t = 0; t < N; ++t) sums[t] = _mm512_setzero_si512();
+  for (std::size_t t = 0; t < TokenCount; ++t) sums[t] = _mm512_setzero_si512();
   for (std::size_t j = 0; j < n; j += 64) {
     // No bzhi: clang 14 cannot compile it here at -O1 with -fsanitize=address,undefined.
     const __mmask64 rest = ~std::uint64_t{0} >> (64 - std::min<std::size_t>(64, n - j));
     const __m512i weights = _mm512_maskz_loadu_epi8(rest, values + j);
-    const __m512i at = _mm512_loadu_si512(columns + j);
+    const __m512i at = _mm512_loadu_si512(col_indices + j);
     const __mmask64 upper = _mm512_movepi8_mask(at);
     offset = _mm512_dpbusd_epi32(offset, _mm512_set1_epi8(-128), weights);
 #pragma GCC unroll 8
-    for (std::size_t t = 0; t < N; ++t) sums[t] = _mm512_dpbusd_epi32(sums[t], look_up(x[t], at, upper), weights);
+    for (std::size_t t = 0; t < TokenCount; ++t)
+      sums[t] = _mm512_dpbusd_epi32(sums[t], look_up(x[t], at, upper), weights);
   }
 #pragma GCC unroll 8
-  for (std::size_t t = 0; t < N; ++t)
+  for (std::size_t t = 0; t < TokenCount; ++t)
     totals[t] = _mm512_fmadd_ps(scales[t], _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[t], offset)), totals[t]);
 }
 
-template <std::size_t N>
+template <std::size_t TokenCount>
 LOSA_AVX512 inline void multiply(const ListLayout& w, const ListWeights<std::int8_t>& weights, std::size_t first,
                                  std::size_t last, const Activations& activations, MatrixView<float> y,
                                  const float* bias, bool accumulate) noexcept {
-  alignas(64) float sums[tile_rows * N * 16];
+  alignas(64) float sums[tile_rows * TokenCount * 16];
   for (std::size_t b = first; b < last; ++b) {
-    std::fill_n(sums, tile_rows * N * 16, 0.0f);
+    std::fill_n(sums, tile_rows * TokenCount * 16, 0.0f);
     for (std::size_t range = 0; range < w.ranges; ++range) {
       const std::size_t tile = b * w.ranges + range;
-      const std::uint8_t* columns = w.columns + w.offsets[tile];
+      const std::uint8_t* col_indices = w.col_indices + w.offsets[tile];
       const std::int8_t* values = weights.values + w.offsets[tile];
       const std::uint8_t* const from = activations.integers(range * ListLayout::range_cols);
-      __m512i x[N][4];
-      __m512 scales[N];
+      __m512i x[TokenCount][4];
+      __m512 scales[TokenCount];
 #pragma GCC unroll 8
-      for (std::size_t t = 0; t < N; ++t) {
+      for (std::size_t t = 0; t < TokenCount; ++t) {
         scales[t] = _mm512_set1_ps(activations.scales(range * ListLayout::range_cols)[t]);
 #pragma GCC unroll 4
         for (std::size_t j = 0; j < 4; ++j) x[t][j] = _mm512_load_si512(from + (t * 4 + j) * 64);
@@ -80,20 +82,20 @@ LOSA_AVX512 inline void multiply(const ListLayout& w, const ListWeights<std::int
         const std::size_t n = 4 * list_span<ListPart::whole>(w.counts + (tile * tile_rows + i) * 2).count;
         _mm_prefetch(reinterpret_cast<const char*>(values) + 4096, _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(values) + 4160, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(columns) + 4096, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(columns) + 4160, _MM_HINT_T0);
-        float* const sum = sums + i * N * 16;
-        __m512 total[N];
+        _mm_prefetch(reinterpret_cast<const char*>(col_indices) + 4096, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(col_indices) + 4160, _MM_HINT_T0);
+        float* const sum = sums + i * TokenCount * 16;
+        __m512 total[TokenCount];
 #pragma GCC unroll 8
-        for (std::size_t t = 0; t < N; ++t) total[t] = _mm512_load_ps(sum + t * 16);
-        add_row<N>(total, columns, values, n, x, scales);
+        for (std::size_t t = 0; t < TokenCount; ++t) total[t] = _mm512_load_ps(sum + t * 16);
+        add_row<TokenCount>(total, col_indices, values, n, x, scales);
 #pragma GCC unroll 8
-        for (std::size_t t = 0; t < N; ++t) _mm512_store_ps(sum + t * 16, total[t]);
-        columns += n;
+        for (std::size_t t = 0; t < TokenCount; ++t) _mm512_store_ps(sum + t * 16, total[t]);
+        col_indices += n;
         values += n;
       }
     }
-    expand::store<N>(sums, weights.scales + b * tile_rows, b * tile_rows, y, bias, accumulate);
+    expand::store<TokenCount>(sums, weights.scales + b * tile_rows, b * tile_rows, y, bias, accumulate);
   }
 }
 

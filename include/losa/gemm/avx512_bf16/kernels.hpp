@@ -9,7 +9,7 @@
 // An activation is off by at most 2⁻⁸ of itself. Denormal activations, weights and sums count as 0 (the instruction's
 // rule); an activation above 3.39e38 becomes infinite.
 //
-// A panel takes half the memory of one in float: the columns of a range of tiles (TileShape) lie side by side at the
+// A panel takes half the memory of one in float: the columns of a range of tiles (TileSizes) lie side by side at the
 // start of the range.
 
 #include <losa/gemm/avx512/vector.hpp>
@@ -42,7 +42,8 @@ LOSA_AVX512 inline __m256 multiply_pairs(__m256 sum, __m256i a, __m256i b) noexc
 
 /// 16 floats rounded to nearest even, as 16-bit integers in 32-bit lanes. A NaN stays one.
 LOSA_AVX512 inline __m512i round_to_bf16(__m512 v) noexcept {
-  const __m512i x = _mm512_castps_si512(v);
+  __m512i x = _mm512_castps_si512(v);
+  __asm__("" : "+v"(x));  // or the test for NaN is folded under -ffast-math (core/opaque.hpp)
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   const __mmask16 nan =
@@ -50,34 +51,34 @@ LOSA_AVX512 inline __m512i round_to_bf16(__m512 v) noexcept {
   return _mm512_srli_epi32(_mm512_mask_or_epi32(rounded, nan, x, _mm512_set1_epi32(0x00400000)), 16);
 }
 
-/// Sums of a row for V · 8 tokens. Two sets, for two pairs of weights at a time: a vdpbf16ps waits 6 cycles for its
-/// sum.
-template <std::size_t V>
+/// Sums of a row for Vectors · 8 tokens. Two sets, for two pairs of weights at a time: a vdpbf16ps waits 6 cycles for
+/// its sum.
+template <std::size_t Vectors>
 struct PairSums {
-  static constexpr std::size_t Z = V / 4;  // vectors of activations, each for two of sums
-  __m512 sums[2][2 * Z];
+  static constexpr std::size_t registers = Vectors / 4;  // vectors of activations, each for two of sums
+  __m512 sums[2][2 * registers];
 
   LOSA_AVX512 void load(const float* from) noexcept {
 #pragma GCC unroll 4
-    for (std::size_t z = 0; z < 2 * Z; ++z) {
+    for (std::size_t z = 0; z < 2 * registers; ++z) {
       sums[0][z] = _mm512_load_ps(from + 16 * z);
       sums[1][z] = _mm512_setzero_ps();
     }
   }
-  template <std::size_t K>
+  template <std::size_t Set>
   LOSA_AVX512 void add(std::int32_t weights, const char* a, const char* b) noexcept {
     const __m512i pair = _mm512_set1_epi32(weights);
 #pragma GCC unroll 2
-    for (std::size_t z = 0; z < Z; ++z) {
+    for (std::size_t z = 0; z < registers; ++z) {
       const __m512i x = _mm512_load_si512(a + 64 * z);
       const __m512i y = _mm512_load_si512(b + 64 * z);
-      sums[K][2 * z] = multiply_pairs(sums[K][2 * z], pair, _mm512_unpacklo_epi16(x, y));
-      sums[K][2 * z + 1] = multiply_pairs(sums[K][2 * z + 1], pair, _mm512_unpackhi_epi16(x, y));
+      sums[Set][2 * z] = multiply_pairs(sums[Set][2 * z], pair, _mm512_unpacklo_epi16(x, y));
+      sums[Set][2 * z + 1] = multiply_pairs(sums[Set][2 * z + 1], pair, _mm512_unpackhi_epi16(x, y));
     }
   }
   LOSA_AVX512 void store(float* to) const noexcept {
 #pragma GCC unroll 4
-    for (std::size_t z = 0; z < 2 * Z; ++z) _mm512_store_ps(to + 16 * z, _mm512_add_ps(sums[0][z], sums[1][z]));
+    for (std::size_t z = 0; z < 2 * registers; ++z) _mm512_store_ps(to + 16 * z, _mm512_add_ps(sums[0][z], sums[1][z]));
   }
 };
 template <>
@@ -90,13 +91,13 @@ struct PairSums<2> {
       sums[1][z] = _mm256_setzero_ps();
     }
   }
-  template <std::size_t K>
+  template <std::size_t Set>
   LOSA_AVX512 void add(std::int32_t weights, const char* a, const char* b) noexcept {
     const __m256i pair = _mm256_set1_epi32(weights);
     const __m256i x = _mm256_load_si256(reinterpret_cast<const __m256i*>(a));
     const __m256i y = _mm256_load_si256(reinterpret_cast<const __m256i*>(b));
-    sums[K][0] = multiply_pairs(sums[K][0], pair, _mm256_unpacklo_epi16(x, y));
-    sums[K][1] = multiply_pairs(sums[K][1], pair, _mm256_unpackhi_epi16(x, y));
+    sums[Set][0] = multiply_pairs(sums[Set][0], pair, _mm256_unpacklo_epi16(x, y));
+    sums[Set][1] = multiply_pairs(sums[Set][1], pair, _mm256_unpackhi_epi16(x, y));
   }
   LOSA_AVX512 void store(float* to) const noexcept {
     for (std::size_t z = 0; z < 2; ++z) _mm256_store_ps(to + 8 * z, _mm256_add_ps(sums[0][z], sums[1][z]));
@@ -105,8 +106,8 @@ struct PairSums<2> {
 
 struct Kernels : private avx512::Kernels {
   static constexpr std::size_t lanes = avx512::Kernels::lanes;
-  template <class W>
-  using FewTokens = avx512::Kernels::FewTokens<W>;
+  template <class WeightsType>
+  using FewTokens = avx512::Kernels::FewTokens<WeightsType>;
   using avx512::Kernels::unpack_panel;
 
   /// Panels of 8 tokens stay in float.
@@ -117,14 +118,14 @@ struct Kernels : private avx512::Kernels {
   LOSA_AVX512 static void pack_panel(const float* x, std::size_t stride, std::size_t tokens, std::size_t cols,
                                      float* panel, std::size_t width) noexcept {
     if (!in_pairs(width)) return avx512::Kernels::pack_panel(x, stride, tokens, cols, panel, width);
-    const std::size_t range = TileShape(width).tiles * tile_cols;
-    alignas(64) float columns[tile_cols * 8 * lanes];
+    const std::size_t range = TileSizes(width).tiles * tile_cols;
+    alignas(64) float column_data[tile_cols * 8 * lanes];
     for (std::size_t first = 0; first < cols; first += tile_cols) {
       const std::size_t n = std::min(tile_cols, cols - first);
-      avx512::Kernels::pack_panel(x + first, stride, tokens, n, columns, width);
+      avx512::Kernels::pack_panel(x + first, stride, tokens, n, column_data, width);
       auto* const to = reinterpret_cast<std::uint16_t*>(panel + first / range * range * width) + first % range * width;
       for (std::size_t c = 0; c < n; ++c) {
-        const float* const from = columns + c * width;
+        const float* const from = column_data + c * width;
         if (width == 16) {
           const __m512i all = round_to_bf16(_mm512_load_ps(from));
           const __m256i packed = _mm256_packus_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
@@ -138,37 +139,37 @@ struct Kernels : private avx512::Kernels {
     }
   }
 
-  /// sums[row] += value · panel[column]; V vectors of 8 tokens per column and row.
-  template <std::size_t V>
+  /// sums[row] += value · panel[column]; Vectors of 8 tokens per column and row.
+  template <std::size_t Vectors>
   LOSA_AVX512 static void gather(const TileLists& lists, const float* panel, float* sums) noexcept {
-    if constexpr (V == 1) {
+    if constexpr (Vectors == 1) {
       return avx512::Kernels::gather<1>(lists, panel, sums);
     } else {
-      const auto* const columns = reinterpret_cast<const char*>(panel);
+      const auto* const column_data = reinterpret_cast<const char*>(panel);
       for (std::size_t r = 0; r < lists.rows; ++r) {
         if (lists.ahead != nullptr) __builtin_prefetch(lists.ahead + r * 16, 0, 2);
         const std::uint16_t* entry = lists.entries + lists.starts[r];
         const auto* value = reinterpret_cast<const bf16*>(lists.values) + lists.starts[r];
         const auto* const end = reinterpret_cast<const bf16*>(lists.values) + lists.ends[r];
-        PairSums<V> sum;
-        sum.load(sums + r * V * lanes);
+        PairSums<Vectors> sum;
+        sum.load(sums + r * Vectors * lanes);
         for (; value < end; entry += 4, value += 4) {
           std::int32_t pairs[2];
           std::memcpy(pairs, value, sizeof pairs);
           std::uint64_t four;
           std::memcpy(&four, entry, sizeof four);
-          sum.template add<0>(pairs[0], columns + 4 * (four & 0xffff), columns + 4 * (four >> 16 & 0xffff));
-          sum.template add<1>(pairs[1], columns + 4 * (four >> 32 & 0xffff), columns + 4 * (four >> 48));
+          sum.template add<0>(pairs[0], column_data + 4 * (four & 0xffff), column_data + 4 * (four >> 16 & 0xffff));
+          sum.template add<1>(pairs[1], column_data + 4 * (four >> 32 & 0xffff), column_data + 4 * (four >> 48));
         }
-        sum.store(sums + r * V * lanes);
+        sum.store(sums + r * Vectors * lanes);
       }
     }
   }
 
   /// As avx512::Kernels::decode, the values as bf16 where panels are.
-  template <class W>
-  LOSA_AVX512 static void decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t scale,
-                                 std::uint16_t* entries, float* values, std::uint32_t* starts,
+  template <class WeightsType>
+  LOSA_AVX512 static void decode(const PackedLayout& w, const WeightsType& weights, const TileRange& range,
+                                 std::size_t scale, std::uint16_t* entries, float* values, std::uint32_t* starts,
                                  std::uint32_t* ends) noexcept {
     if (in_pairs(2 * scale))
       avx512::Kernels::decode(w, weights, range, scale, entries, reinterpret_cast<bf16*>(values), starts, ends);

@@ -10,7 +10,7 @@
 //   sddmm             value         += panel g[row] · panel x[column] sample, rows in parallel
 //
 // Tasks and tiles follow from the shapes and kept counts alone, so the bits do not depend on the executor.
-// A kernel set K supplies the inner loops for one instruction set: see portable/kernels.hpp for the plainest one.
+// A kernel set supplies the inner loops for one instruction set: see portable/kernels.hpp for the plainest one.
 
 #include <algorithm>
 #include <bit>
@@ -30,11 +30,11 @@
 namespace losa::inline v0::detail::inline LOSA_ARCH {
 
 /// The products of a Backend table from a kernel set.
-template <class K>
+template <class KernelSet>
 struct PanelProducts {
   /// Panels that one decoded range of dx or sddmm serves.
   static constexpr std::size_t most_panels = [] {
-    if constexpr (requires { K::most_panels; }) return K::most_panels;
+    if constexpr (requires { KernelSet::most_panels; }) return KernelSet::most_panels;
     return std::size_t{4};
   }();
 
@@ -46,8 +46,8 @@ struct PanelProducts {
       const std::size_t p = task / chunks;
       const std::size_t c = task % chunks * chunk;
       const std::size_t width = plan.width(p);
-      K::pack_panel(x.data + plan.first_token(p) * x.stride + c, x.stride, plan.tokens_in(p),
-                    std::min(chunk, x.cols - c), panels + plan.offset(p, x.cols) + c * width, width);
+      KernelSet::pack_panel(x.data + plan.first_token(p) * x.stride + c, x.stride, plan.tokens_in(p),
+                            std::min(chunk, x.cols - c), panels + plan.offset(p, x.cols) + c * width, width);
     });
   }
 
@@ -57,19 +57,19 @@ struct PanelProducts {
     return Scratch::need<float>(plan.floats(cols));
   }
   static std::size_t task_need(const PanelPlan& plan, const PanelGroup& group, std::size_t blocks) noexcept {
-    const TileShape shape(plan.width(group.first));
+    const TileSizes shape(plan.width(group.first));
     const std::size_t most = std::min(shape.blocks, blocks);
-    return TileDecoder<K>::need(most, shape.tiles) +
+    return TileDecoder<KernelSet>::need(most, shape.tiles) +
            Scratch::need<float>(group.count * most * tile_rows * plan.width(group.first));
   }
 
-  template <class W>
-  static void spmm(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y,
+  template <class WeightsType>
+  static void spmm(const PackedLayout& w, const WeightsType& weights, MatrixView<const float> x, MatrixView<float> y,
                    const float* bias, bool accumulate, ExecutorRef executor) {
-    if constexpr (requires { typename K::template FewTokens<W>; })
-      if (x.rows <= K::template FewTokens<W>::most)
-        return few<typename K::template FewTokens<W>>(w, weights, x, y, bias, accumulate, executor);
-    const PanelPlan plan{.tokens = x.rows, .lanes = K::lanes};
+    if constexpr (requires { typename KernelSet::template FewTokens<WeightsType>; })
+      if (x.rows <= KernelSet::template FewTokens<WeightsType>::most)
+        return few<typename KernelSet::template FewTokens<WeightsType>>(w, weights, x, y, bias, accumulate, executor);
+    const PanelPlan plan{.tokens = x.rows, .lanes = KernelSet::lanes};
     const PanelGroups groups(plan, w.share_count);
     Scratch shared(shared_need(plan, w.cols));
     float* panels = shared.take<float>(plan.floats(w.cols));
@@ -79,11 +79,11 @@ struct PanelProducts {
       const std::size_t width = plan.width(group.first);
       const std::size_t begin = w.shares[task % w.share_count];
       const std::size_t end = w.shares[task % w.share_count + 1];
-      const TileShape shape(width);
+      const TileSizes shape(width);
       const std::size_t most = std::min(shape.blocks, end - begin);
       const std::size_t floats = most * tile_rows * width;
       Scratch scratch(task_need(plan, group, end - begin));
-      TileDecoder<K> decoder(scratch, most, shape.tiles);
+      TileDecoder<KernelSet> decoder(scratch, most, shape.tiles);
       float* sums = scratch.take<float>(group.count * floats);
       for (std::size_t b = begin; b < end; b += most) {
         std::fill_n(sums, group.count * floats, 0.0f);
@@ -94,16 +94,16 @@ struct PanelProducts {
             const float* panel = panels + plan.offset(group.first + q, w.cols) + t * tile_cols * width;
             lists.ahead = q + 1 < group.count ? panel + w.cols * width
                                               : panel - q * w.cols * width + shape.tiles * tile_cols * width;
-            with_vectors(width / K::lanes,
-                         [&](auto v) { K::template gather<v.value>(lists, panel, sums + q * floats); });
+            with_vectors(width / KernelSet::lanes,
+                         [&](auto v) { KernelSet::template gather<v.value>(lists, panel, sums + q * floats); });
           }
         }
         const std::size_t r = b * tile_rows;
         const std::size_t rows = std::min(std::min(b + most, end) * tile_rows, w.rows) - r;
         for (std::size_t q = 0; q < group.count; ++q)
-          K::unpack_panel(sums + q * floats, width, plan.tokens_in(group.first + q), rows,
-                          y.data + plan.first_token(group.first + q) * y.stride + r, y.stride,
-                          bias == nullptr ? nullptr : bias + r, accumulate);
+          KernelSet::unpack_panel(sums + q * floats, width, plan.tokens_in(group.first + q), rows,
+                                  y.data + plan.first_token(group.first + q) * y.stride + r, y.stride,
+                                  bias == nullptr ? nullptr : bias + r, accumulate);
       }
     });
   }
@@ -114,12 +114,12 @@ struct PanelProducts {
   static constexpr std::size_t list_width = 16;
   static constexpr std::size_t list_blocks = 8;
 
-  template <class T>
-  static void spmm_list(const ListLayout& w, const ListWeights<T>& weights, MatrixView<const float> x,
+  template <class Element>
+  static void spmm_list(const ListLayout& w, const ListWeights<Element>& weights, MatrixView<const float> x,
                         MatrixView<float> y, const float* bias, bool accumulate, ExecutorRef executor) {
-    if constexpr (std::is_same_v<T, std::int8_t> && requires { typename K::FewListTokens; })
-      if (few_list<typename K::FewListTokens>(w, weights, x, y, bias, accumulate, executor)) return;
-    const PanelPlan plan{.tokens = x.rows, .lanes = K::lanes};
+    if constexpr (std::is_same_v<Element, std::int8_t> && requires { typename KernelSet::FewListTokens; })
+      if (few_list<typename KernelSet::FewListTokens>(w, weights, x, y, bias, accumulate, executor)) return;
+    const PanelPlan plan{.tokens = x.rows, .lanes = KernelSet::lanes};
     const PanelGroups groups(plan, w.share_count);
     Scratch shared(Scratch::need<float>(plan.floats(w.cols)));
     float* panels = shared.take<float>(plan.floats(w.cols));
@@ -140,12 +140,12 @@ struct PanelProducts {
         std::fill_n(sums, group.count * floats, 0.0f);
         const auto gather = [&]<ListPart part>(std::size_t range, std::size_t q) {
           const float* panel = panels + plan.offset(group.first + q, w.cols) + range * ListLayout::range_cols * width;
-          with_vectors(width / K::lanes, [&](auto v) {
+          with_vectors(width / KernelSet::lanes, [&](auto v) {
             for (std::size_t i = 0; i < blocks; ++i) {
               const std::size_t tile = (b + i) * w.ranges + range;
-              K::template gather_list<v.value, part>(w.counts + tile * 2 * tile_rows, w.columns + w.offsets[tile],
-                                                     weights.values + w.offsets[tile], panel,
-                                                     sums + q * floats + i * block_floats);
+              KernelSet::template gather_list<v.value, part>(
+                  w.counts + tile * 2 * tile_rows, w.col_indices + w.offsets[tile], weights.values + w.offsets[tile],
+                  panel, sums + q * floats + i * block_floats);
             }
           });
         };
@@ -163,9 +163,10 @@ struct PanelProducts {
           float* const panel_sums = sums + q * floats;
           if (weights.scales != nullptr)
             for (std::size_t i = 0; i < blocks * block_floats; ++i) panel_sums[i] *= weights.scales[r + i / width];
-          K::unpack_panel(panel_sums, width, plan.tokens_in(group.first + q), std::min(blocks * tile_rows, w.rows - r),
-                          y.data + plan.first_token(group.first + q) * y.stride + r, y.stride,
-                          bias == nullptr ? nullptr : bias + r, accumulate);
+          KernelSet::unpack_panel(panel_sums, width, plan.tokens_in(group.first + q),
+                                  std::min(blocks * tile_rows, w.rows - r),
+                                  y.data + plan.first_token(group.first + q) * y.stride + r, y.stride,
+                                  bias == nullptr ? nullptr : bias + r, accumulate);
         }
       }
     });
@@ -173,7 +174,7 @@ struct PanelProducts {
 
   static void spmm_transposed(const PackedLayout& w, const float* values, MatrixView<const float> g,
                               MatrixView<float> dx, bool accumulate, ExecutorRef executor) {
-    const PanelPlan plan{.tokens = g.rows, .lanes = K::lanes};
+    const PanelPlan plan{.tokens = g.rows, .lanes = KernelSet::lanes};
     Scratch shared(Scratch::need<float>(plan.floats(w.rows)));
     float* panels = shared.take<float>(plan.floats(w.rows));
     pack_panels(g, plan, panels, executor);
@@ -190,7 +191,7 @@ struct PanelProducts {
   // Each task owns a range of columns, so no sum has two writers.
   static void scatter_columns(const PackedLayout& w, const float* values, const float* panels, const PanelPlan& plan,
                               MatrixView<float> dx, bool accumulate, ExecutorRef executor) {
-    const TileShape shape(plan.width(0));
+    const TileSizes shape(plan.width(0));
     const std::size_t tiles = std::min(shape.tiles, (w.tiles + 3) / 4);
     const std::size_t ranges = tiles == 0 ? 0 : (w.tiles + tiles - 1) / tiles;
     const PanelGroups groups(plan, ranges);
@@ -198,9 +199,10 @@ struct PanelProducts {
       const PanelGroup group = groups[task / ranges];
       const std::size_t width = plan.width(group.first);
       const std::size_t t = task % ranges * tiles;
-      const std::size_t cols = columns(w, t, tiles);
-      Scratch scratch(TileDecoder<K>::need(shape.blocks, tiles) + Scratch::need<float>(group.count * cols * width));
-      TileDecoder<K> decoder(scratch, shape.blocks, tiles);
+      const std::size_t cols = cols_in(w, t, tiles);
+      Scratch scratch(TileDecoder<KernelSet>::need(shape.blocks, tiles) +
+                      Scratch::need<float>(group.count * cols * width));
+      TileDecoder<KernelSet> decoder(scratch, shape.blocks, tiles);
       float* sums = scratch.take<float>(group.count * cols * width);
       std::fill_n(sums, group.count * cols * width, 0.0f);
       for (std::size_t b = 0; b < w.row_blocks; b += shape.blocks) {
@@ -209,8 +211,8 @@ struct PanelProducts {
         lists.rows = std::min(lists.rows, w.rows - b * tile_rows);
         for (std::size_t q = 0; q < group.count; ++q) {
           const float* panel = panels + plan.offset(group.first + q, w.rows) + b * tile_rows * width;
-          with_vectors(width / K::lanes,
-                       [&](auto v) { K::template scatter<v.value>(lists, panel, sums + q * cols * width); });
+          with_vectors(width / KernelSet::lanes,
+                       [&](auto v) { KernelSet::template scatter<v.value>(lists, panel, sums + q * cols * width); });
         }
       }
       store_columns(plan, group, sums, cols * width, cols, t * tile_cols, dx, accumulate);
@@ -220,19 +222,19 @@ struct PanelProducts {
   // The same on turned tiles: sums stay in registers.
   static void gather_columns(const PackedLayout& w, const float* values, const float* panels, const PanelPlan& plan,
                              MatrixView<float> dx, bool accumulate, ExecutorRef executor) {
-    const TurnedTileShape shape(plan.width(0), w.tiles);
+    const TurnedTileSizes shape(plan.width(0), w.tiles);
     const std::size_t ranges = (w.tiles + shape.tiles - 1) / shape.tiles;
     const PanelGroups groups(plan, ranges, most_panels);
     executor.parallel_for(ranges * groups.size(), [&](std::size_t task) {
       const PanelGroup group = groups[task / ranges];
       const std::size_t width = plan.width(group.first);
       const std::size_t t = task % ranges * shape.tiles;
-      const std::size_t cols = columns(w, t, shape.tiles);
+      const std::size_t cols = cols_in(w, t, shape.tiles);
       const std::size_t floats = shape.tiles * tile_cols * width;
-      Scratch scratch(TileDecoder<K>::need(shape.blocks, shape.tiles) +
+      Scratch scratch(TileDecoder<KernelSet>::need(shape.blocks, shape.tiles) +
                       TileTurner::need(shape.blocks * tile_rows, shape.tiles * tile_cols) +
                       Scratch::need<float>(group.count * floats));
-      TileDecoder<K> decoder(scratch, shape.blocks, shape.tiles);
+      TileDecoder<KernelSet> decoder(scratch, shape.blocks, shape.tiles);
       TileTurner turner(scratch, shape.blocks * tile_rows, shape.tiles * tile_cols);
       float* sums = scratch.take<float>(group.count * floats);
       std::fill_n(sums, group.count * floats, 0.0f);
@@ -243,7 +245,8 @@ struct PanelProducts {
           const float* panel = panels + plan.offset(group.first + q, w.rows) + b * tile_rows * width;
           lists.ahead = q + 1 < group.count ? panel + w.rows * width
                                             : panel - q * w.rows * width + shape.blocks * tile_rows * width;
-          with_vectors(width / K::lanes, [&](auto v) { K::template gather<v.value>(lists, panel, sums + q * floats); });
+          with_vectors(width / KernelSet::lanes,
+                       [&](auto v) { KernelSet::template gather<v.value>(lists, panel, sums + q * floats); });
         }
       }
       store_columns(plan, group, sums, floats, cols, t * tile_cols, dx, accumulate);
@@ -260,7 +263,7 @@ struct PanelProducts {
       }
       return;
     }
-    const PanelPlan plan{.tokens = g.rows, .lanes = K::lanes};
+    const PanelPlan plan{.tokens = g.rows, .lanes = KernelSet::lanes};
     const std::size_t g_floats = plan.floats(w.rows);
     const std::size_t x_floats = plan.floats(w.cols);
     Scratch shared(Scratch::need<float>(g_floats) + Scratch::need<float>(x_floats));
@@ -277,10 +280,10 @@ struct PanelProducts {
       executor.parallel_for(w.share_count, [&](std::size_t share) {
         const std::size_t width = plan.width(group.first);
         const std::size_t end = w.shares[share + 1];
-        const TileShape shape(width);
+        const TileSizes shape(width);
         const std::size_t most = std::min(shape.blocks, end - w.shares[share]);
-        Scratch scratch(TileDecoder<K>::need(most, shape.tiles));
-        TileDecoder<K> decoder(scratch, most, shape.tiles);
+        Scratch scratch(TileDecoder<KernelSet>::need(most, shape.tiles));
+        TileDecoder<KernelSet> decoder(scratch, most, shape.tiles);
         for (std::size_t b = w.shares[share]; b < end; b += most)
           for (std::size_t t = 0; t < w.tiles; t += shape.tiles) {
             const TileRange range{b, std::min(b + most, end), t, std::min(t + shape.tiles, w.tiles)};
@@ -291,11 +294,11 @@ struct PanelProducts {
               const float* x_panel = x_panels + plan.offset(group.first + q, w.cols) + t * tile_cols * width;
               lists.ahead = q + 1 < group.count ? x_panel + w.cols * width
                                                 : x_panel - q * w.cols * width + shape.tiles * tile_cols * width;
-              with_vectors(width / K::lanes, [&](auto v) {
-                K::template sample<v.value>(lists, g_panel, x_panel, q != 0, decoder.values());
+              with_vectors(width / KernelSet::lanes, [&](auto v) {
+                KernelSet::template sample<v.value>(lists, g_panel, x_panel, q != 0, decoder.values());
               });
             }
-            K::store_values(w, range, lists, from, scale, values);
+            KernelSet::store_values(w, range, lists, from, scale, values);
           }
       });
     }
@@ -319,8 +322,8 @@ struct PanelProducts {
 
  private:
   /// One to a few tokens: no lists, weights are expanded to registers.
-  template <class Tokens, class W>
-  static void few(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y,
+  template <class Tokens, class WeightsType>
+  static void few(const PackedLayout& w, const WeightsType& weights, MatrixView<const float> x, MatrixView<float> y,
                   const float* bias, bool accumulate, ExecutorRef executor) {
     Scratch scratch(Tokens::need(x.rows, w.tiles));
     const Tokens tokens(scratch, x, w.tiles);
@@ -344,7 +347,7 @@ struct PanelProducts {
   }
 
   /// Columns of `tiles` tiles from tile t on.
-  static std::size_t columns(const PackedLayout& w, std::size_t t, std::size_t tiles) noexcept {
+  static std::size_t cols_in(const PackedLayout& w, std::size_t t, std::size_t tiles) noexcept {
     return std::min((t + tiles) * tile_cols, w.cols) - t * tile_cols;
   }
 
@@ -352,8 +355,9 @@ struct PanelProducts {
   static void store_columns(const PanelPlan& plan, const PanelGroup& group, const float* sums, std::size_t step,
                             std::size_t cols, std::size_t first, MatrixView<float> dx, bool accumulate) {
     for (std::size_t q = 0; q < group.count; ++q)
-      K::unpack_panel(sums + q * step, plan.width(group.first), plan.tokens_in(group.first + q), cols,
-                      dx.data + plan.first_token(group.first + q) * dx.stride + first, dx.stride, nullptr, accumulate);
+      KernelSet::unpack_panel(sums + q * step, plan.width(group.first), plan.tokens_in(group.first + q), cols,
+                              dx.data + plan.first_token(group.first + q) * dx.stride + first, dx.stride, nullptr,
+                              accumulate);
   }
 };
 

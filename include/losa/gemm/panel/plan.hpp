@@ -58,9 +58,9 @@ class PanelGroups {
   std::size_t step_;
 };
 
-/// f(integral constant V) for the number of vectors in a panel.
-template <class F>
-void with_vectors(std::size_t vectors, F&& f) {
+/// f(integral constant) for the number of vectors in a panel.
+template <class Function>
+void with_vectors(std::size_t vectors, Function&& f) {
   switch (vectors) {
     case 1:
       return f(std::integral_constant<std::size_t, 1>{});

@@ -53,10 +53,10 @@ struct NoWeights {
 
 /// Sizes for panels of a width: a range of X is 32 KiB (with 64 KiB the loop loses a quarter, with 16 KiB the rows cost
 /// more than they hold), its lists about 64 KiB of entries.
-struct TileShape {
+struct TileSizes {
   std::size_t tiles;   // side by side
   std::size_t blocks;  // below one another
-  explicit TileShape(std::size_t width) noexcept
+  explicit TileSizes(std::size_t width) noexcept
       : tiles(std::clamp<std::size_t>(8192 / width / tile_cols, 1, most_tiles)),
         blocks(width < 32 ? 1 : 32768 / (tiles * tile_cols) / tile_rows) {}
 
@@ -64,16 +64,16 @@ struct TileShape {
 };
 
 /// The same for ranges that are read by columns: rows take the place of columns.
-struct TurnedTileShape {
+struct TurnedTileSizes {
   std::size_t tiles;
   std::size_t blocks;
-  TurnedTileShape(std::size_t width, std::size_t matrix_tiles) noexcept
+  TurnedTileSizes(std::size_t width, std::size_t matrix_tiles) noexcept
       : tiles(width >= 64 && matrix_tiles >= 8 ? 2 : 1),
         blocks(std::clamp<std::size_t>(8192 / width / tile_rows, 2, 16)) {}
 };
 
 /// Scratch of a task for lists of up to `blocks` × `tiles` tiles.
-template <class K>
+template <class KernelSet>
 class TileDecoder {
  public:
   static std::size_t need(std::size_t blocks, std::size_t tiles) noexcept {
@@ -87,9 +87,10 @@ class TileDecoder {
         ends_(scratch.take<std::uint32_t>(blocks * tile_rows)) {}
 
   /// Lists of the range, entries being columns of a panel with `stride` floats each.
-  template <class W>
-  TileLists decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t stride) noexcept {
-    K::decode(w, weights, range, stride / 2, entries_, values_, starts_, ends_);
+  template <class WeightsType>
+  TileLists decode(const PackedLayout& w, const WeightsType& weights, const TileRange& range,
+                   std::size_t stride) noexcept {
+    KernelSet::decode(w, weights, range, stride / 2, entries_, values_, starts_, ends_);
     return {.rows = range.rows(), .entries = entries_, .values = values_, .starts = starts_, .ends = ends_};
   }
   /// The values of the last lists, to be written over.

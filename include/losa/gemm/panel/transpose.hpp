@@ -5,7 +5,7 @@
 //
 //   TileLists by_row = decoder.decode(w, values, range, 2);         // entries are columns
 //   TileLists by_column = turner.turn(by_row, cols, width);         // entries are rows · width / 2
-//   K::gather<V>(by_column, panel, sums);
+//   KernelSet::gather<Vectors>(by_column, panel, sums);
 
 #include <cstddef>
 #include <cstdint>

@@ -2,7 +2,7 @@
 // The inner loops of the shared panel driver on xsimd batches: whatever vectors the compile flags allow (SSE2 on plain
 // x86-64, NEON on AArch64, AVX-512 under -mavx512f). The plainest kernel set; read it before the others.
 //
-//   gather    sums[row]    += value · panel[column]        V batches of tokens, in registers for the whole row
+//   gather    sums[row]    += value · panel[column]        Vectors batches of tokens, in registers for the whole row
 //   scatter   sums[column] += value · g[row]
 //   sample    value         = base + scale · ⟨g[row], panel[column]⟩
 //
@@ -13,7 +13,12 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+
+// xsimd names template parameters I, which is a macro after <complex.h> in GNU mode.
+#pragma push_macro("I")
+#undef I
 #include <xsimd/xsimd.hpp>
+#pragma pop_macro("I")
 
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
@@ -51,72 +56,73 @@ struct Kernels {
         }
   }
 
-  template <std::size_t V>
+  template <std::size_t Vectors>
   static void gather(const TileLists& lists, const float* panel, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
-      float* const out = sums + r * V * lanes;
-      Row<V> acc = load<V>(out);
+      float* const out = sums + r * Vectors * lanes;
+      Row<Vectors> acc = load<Vectors>(out);
       for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k) {
         const Batch weight(lists.values[k]);
         const float* column = panel + 2 * std::size_t{lists.entries[k]};
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < V; ++v)
+        for (std::size_t v = 0; v < Vectors; ++v)
           acc[v] = xsimd::fma(weight, Batch::load_unaligned(column + v * lanes), acc[v]);
       }
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) acc[v].store_unaligned(out + v * lanes);
+      for (std::size_t v = 0; v < Vectors; ++v) acc[v].store_unaligned(out + v * lanes);
     }
   }
 
   /// The same for the rows of a block and a range of columns in the list format.
-  template <std::size_t V, ListPart part, class T>
-  static void gather_list(const std::uint8_t* counts, const std::uint8_t* columns, const T* values, const float* panel,
-                          float* sums) noexcept {
-    for (std::size_t i = 0; i < tile_rows; ++i, sums += V * lanes) {
-      Row<V> acc = load<V>(sums);
+  template <std::size_t Vectors, ListPart part, class Element>
+  static void gather_list(const std::uint8_t* counts, const std::uint8_t* col_indices, const Element* values,
+                          const float* panel, float* sums) noexcept {
+    for (std::size_t i = 0; i < tile_rows; ++i, sums += Vectors * lanes) {
+      Row<Vectors> acc = load<Vectors>(sums);
       const ListSpan span = list_span<part>(counts + 2 * i);
-      columns += 4 * span.before;
+      col_indices += 4 * span.before;
       values += 4 * span.before;
       for (std::size_t n = 4 * span.count; n != 0; --n) {
         const Batch weight(to_float(*values++));
-        const float* column = panel + std::size_t{*columns++} * V * lanes;
+        const float* column = panel + std::size_t{*col_indices++} * Vectors * lanes;
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < V; ++v)
+        for (std::size_t v = 0; v < Vectors; ++v)
           acc[v] = xsimd::fma(weight, Batch::load_unaligned(column + v * lanes), acc[v]);
       }
-      columns += 4 * span.after;
+      col_indices += 4 * span.after;
       values += 4 * span.after;
 #pragma GCC unroll 8
-      for (std::size_t v = 0; v < V; ++v) acc[v].store_unaligned(sums + v * lanes);
+      for (std::size_t v = 0; v < Vectors; ++v) acc[v].store_unaligned(sums + v * lanes);
     }
   }
 
-  template <std::size_t V>
+  template <std::size_t Vectors>
   static void scatter(const TileLists& lists, const float* g, float* sums) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
-      const Row<V> row = load<V>(g + r * V * lanes);
+      const Row<Vectors> row = load<Vectors>(g + r * Vectors * lanes);
       for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k) {
         const Batch weight(lists.values[k]);
         float* column = sums + 2 * std::size_t{lists.entries[k]};
 #pragma GCC unroll 8
-        for (std::size_t v = 0; v < V; ++v)
+        for (std::size_t v = 0; v < Vectors; ++v)
           xsimd::fma(weight, row[v], Batch::load_unaligned(column + v * lanes)).store_unaligned(column + v * lanes);
       }
     }
   }
 
-  template <std::size_t V>
+  template <std::size_t Vectors>
   static void sample(const TileLists& lists, const float* g, const float* panel, bool accumulate,
                      float* dots) noexcept {
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
-      const Row<V> row = load<V>(g + r * V * lanes);
+      const Row<Vectors> row = load<Vectors>(g + r * Vectors * lanes);
       for (std::uint32_t k = lists.starts[r]; k != lists.ends[r]; ++k) {
         const float* column = panel + 2 * std::size_t{lists.entries[k]};
         Batch dot = row[0] * Batch::load_unaligned(column);
 #pragma GCC unroll 8
-        for (std::size_t v = 1; v < V; ++v) dot = xsimd::fma(row[v], Batch::load_unaligned(column + v * lanes), dot);
+        for (std::size_t v = 1; v < Vectors; ++v)
+          dot = xsimd::fma(row[v], Batch::load_unaligned(column + v * lanes), dot);
         dots[k] = accumulate ? dots[k] + sum(dot) : sum(dot);
       }
     }
@@ -136,8 +142,8 @@ struct Kernels {
     });
   }
 
-  template <class W>
-  static void decode(const PackedLayout& w, const W& weights, const TileRange& range, std::size_t scale,
+  template <class WeightsType>
+  static void decode(const PackedLayout& w, const WeightsType& weights, const TileRange& range, std::size_t scale,
                      std::uint16_t* entries, float* floats, std::uint32_t* starts, std::uint32_t* ends) noexcept {
     std::size_t n = 0;
     for_each_row(w, range, weights, [&](std::size_t row, std::size_t i, auto& cursors) {
@@ -158,8 +164,8 @@ struct Kernels {
 
  private:
   static float to_float(std::int8_t value) noexcept { return static_cast<float>(value); }
-  template <class T>
-  static float to_float(T value) noexcept {
+  template <class Element>
+  static float to_float(Element value) noexcept {
     return static_cast<float>(widen(value));
   }
   static std::uint64_t word(const PackedLayout& w, std::size_t row, const TileRange& range, std::size_t t) noexcept {
@@ -171,11 +177,12 @@ struct Kernels {
   }
 
   /// Calls f(row of the range, row of its block, cursors of the tiles) for every row.
-  template <class W, class F>
-  static void for_each_row(const PackedLayout& w, const TileRange& range, const W& weights, F&& f) noexcept {
+  template <class WeightsType, class Function>
+  static void for_each_row(const PackedLayout& w, const TileRange& range, const WeightsType& weights,
+                           Function&& f) noexcept {
     std::size_t row = 0;
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
-      std::array<typename W::Cursor, TileShape::most_tiles> cursors;
+      std::array<typename WeightsType::Cursor, TileSizes::most_tiles> cursors;
       for (std::size_t t = range.first_tile; t < range.last_tile; ++t)
         cursors[t - range.first_tile] = weights.begin(w, b, t);
       for (std::size_t i = 0; i < tile_rows; ++i, ++row) {
@@ -186,14 +193,14 @@ struct Kernels {
     }
   }
 
-  template <std::size_t V>
-  using Row = std::array<Batch, V>;
+  template <std::size_t Vectors>
+  using Row = std::array<Batch, Vectors>;
 
-  template <std::size_t V>
-  static Row<V> load(const float* from) noexcept {
-    Row<V> row;
+  template <std::size_t Vectors>
+  static Row<Vectors> load(const float* from) noexcept {
+    Row<Vectors> row;
 #pragma GCC unroll 8
-    for (std::size_t v = 0; v < V; ++v) row[v] = Batch::load_unaligned(from + v * lanes);
+    for (std::size_t v = 0; v < Vectors; ++v) row[v] = Batch::load_unaligned(from + v * lanes);
     return row;
   }
 

@@ -18,8 +18,8 @@
 namespace losa::inline v0::detail::reference {
 
 /// Calls f(column, index of the value) for every kept weight of row r.
-template <class F>
-void for_each_kept(const PackedLayout& w, std::size_t r, F&& f) {
+template <class Function>
+void for_each_kept(const PackedLayout& w, std::size_t r, Function&& f) {
   for (std::size_t t = 0; t < w.tiles; ++t) {
     const std::size_t tile = r / tile_rows * w.tiles + t;
     const std::uint64_t* const words = w.words + tile * tile_rows;
@@ -30,9 +30,9 @@ void for_each_kept(const PackedLayout& w, std::size_t r, F&& f) {
   }
 }
 
-template <class W>
-void spmm(const PackedLayout& w, const W& weights, MatrixView<const float> x, MatrixView<float> y, const float* bias,
-          bool accumulate, ExecutorRef executor) {
+template <class WeightsType>
+void spmm(const PackedLayout& w, const WeightsType& weights, MatrixView<const float> x, MatrixView<float> y,
+          const float* bias, bool accumulate, ExecutorRef executor) {
   executor.parallel_for(w.row_blocks, [&](std::size_t b) {
     const std::size_t first = b * tile_rows;
     const std::size_t rows = std::min(tile_rows, w.rows - first);
@@ -60,8 +60,8 @@ void spmm(const PackedLayout& w, const W& weights, MatrixView<const float> x, Ma
   });
 }
 
-template <class T>
-void spmm_list(const ListLayout& w, const ListWeights<T>& weights, MatrixView<const float> x, MatrixView<float> y,
+template <class Element>
+void spmm_list(const ListLayout& w, const ListWeights<Element>& weights, MatrixView<const float> x, MatrixView<float> y,
                const float* bias, bool accumulate, ExecutorRef executor) {
   executor.parallel_for((w.rows + tile_rows - 1) / tile_rows, [&](std::size_t b) {
     const std::size_t first = b * tile_rows;
@@ -72,9 +72,9 @@ void spmm_list(const ListLayout& w, const ListWeights<T>& weights, MatrixView<co
       for (std::size_t i = 0; i < tile_rows; ++i)
         for (std::size_t n = 4 * list_span<ListPart::whole>(w.counts + (tile * tile_rows + i) * 2).count; n != 0;
              --n, ++k) {
-          const std::size_t c = range * ListLayout::range_cols + w.columns[k];
+          const std::size_t c = range * ListLayout::range_cols + w.col_indices[k];
           double value = 0;
-          if constexpr (std::is_same_v<T, std::int8_t>) {
+          if constexpr (std::is_same_v<Element, std::int8_t>) {
             value = static_cast<double>(static_cast<float>(weights.values[k]) * weights.scales[first + i]);
           } else {
             value = static_cast<double>(widen(weights.values[k]));
