@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <losa/core/error.hpp>
 #include <losa/io/atomic_file.hpp>
+#include <losa/io/file_kind.hpp>
 #include <losa/io/file_services.hpp>
 #include <losa/io/mapped_file.hpp>
 #include <losa/io/sharded_checkpoint.hpp>
@@ -230,13 +231,13 @@ class Search {
     if (size > (by_name ? largest_by_name : small_file)) return leave_out("is too large");
     const std::string folder = top_folder(name);
     if (!folder.empty() && ++texts_[folder] > most_texts_of_a_folder) return leave_out("is one of many");
-    std::vector<std::byte> start(by_name ? std::min<std::size_t>(size, 64) : size);
+    std::vector<std::byte> start(by_name ? std::min<std::size_t>(size, 512) : size);
     if (const std::string reason = read_start(path, start); !reason.empty()) {
       if (needed) raise<losa::FileError>(path.string(), ": ", reason);
       return leave_out(reason);
     }
     const std::string_view head(reinterpret_cast<const char*>(start.data()), start.size());
-    if (head.starts_with("version https://git-lfs.github.com/spec/")) return leave_out("is a Git LFS pointer");
+    if (const auto pointer = losa::detail::find_pointer(head, size)) return leave_out("is " + pointer->what);
     if (!by_name && !is_text(start)) return leave_out("is no text");
     copied_.push_back({name, size, path});
   }

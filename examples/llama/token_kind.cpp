@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <losa/core/error.hpp>
+#include <losa/io/file_kind.hpp>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -189,6 +190,9 @@ bool is_big_endian(const std::vector<std::span<const std::byte>>& windows, const
 
 std::string what_else(std::span<const std::byte> bytes, std::size_t bits, std::size_t vocabulary) {
   const std::string tokens = text("not like ", bits, "-bit tokens of a vocabulary of ", vocabulary);
+  if (const auto pointer =
+          losa::detail::find_pointer(text_of(bytes.first(std::min<std::size_t>(bytes.size(), 512))), bytes.size()))
+    return text("looks like ", pointer->what, ", ", tokens, ": ", pointer->advice);
   if (const std::string_view format = format_of(bytes); !format.empty())
     return text("looks like ", format, ", ", tokens, ": write the bare numbers, little-endian, one after the other");
   const auto windows = sample(bytes);

@@ -3,8 +3,8 @@
 //
 //   LD_PRELOAD=libfaults.so FAULT=kill FAULT_AT=17 losa-llama adapt ...     FAULT=count prints the number of calls
 //
-// Or it plays a file system that lacks something: every call of one name fails with one error number, and removes,
-// opens, locks, maps nothing. FAULT_PATH narrows that to files whose path holds a text, FAULT_TIMES to the first calls.
+// Or it plays a file system that lacks something: every call of one name fails with one error number. FAULT_PATH
+// narrows that to files whose path holds a text, FAULT_TIMES to the first calls.
 //
 //   LD_PRELOAD=libfaults.so FAULT_CALL=flock FAULT_ERRNO=38 losa-llama adapt ...
 //

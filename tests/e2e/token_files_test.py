@@ -123,6 +123,9 @@ class Kinds(TokenFileCase):
         self.refused((self.tmp / "arrays.npz").read_bytes(), "(?i)zip")
         self.refused(gzip.compress(self.ids()), "(?i)gzip")
         self.refused(gzip.compress(TEXT[:20000]), "(?i)gzip", 256)
+        pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 400000000\n"
+        for vocabulary in (256, 32000):
+            self.refused(pointer, "Git LFS pointer.*git lfs pull", vocabulary)
         self.refused(b"PAR1" + self.ids() + b"PAR1", "(?i)parquet")
         self.refused((self.model(32000) / "model.safetensors").read_bytes(), "(?i)safetensors")
 
