@@ -181,7 +181,6 @@ TEST_CASE("token kind: formats that their first bytes name") {
           std::pair("a bzip2"sv, "BZh91AY&SY"sv), std::pair("a GGUF"sv, "GGUF\3\0\0\0"sv),
           std::pair("an Arrow"sv, "ARROW1\0\0"sv), std::pair("a safetensors"sv, "\x60\1\0\0\0\0\0\0{\"a\""sv),
           std::pair("a Megatron index"sv, "MMIDIDX\0\0"sv)}) {
-      INFO(std::string(name));
       CHECK(looks_like(name, std::string(head) + rest, bits, bits == 8 ? 256 : bits == 16 ? 65'536 : 128'256));
     }
   CHECK(looks_like("a Parquet", "PAR1" + rest + "PAR1"));
