@@ -81,7 +81,7 @@ class Adaptation {
     std::uint64_t step = step_;
     visitor("step", step);
     visitor("trained", trained_);
-    step_ = static_cast<std::size_t>(step);
+    step_ = step;
     visitor.group("report.", [&] { report_.visit(visitor); });
     std::uint64_t pruning = under_way_.has_value();
     visitor("pruning", pruning);
@@ -377,14 +377,13 @@ class Adaptation {
       update();
       report_.loss.push_back(loss);
       ++trained_;
-      const bool go_on =
-          detail::report(progress, {.phase = "train",
-                                    .step = step_,
-                                    .steps = options_.steps,
-                                    .done = static_cast<std::size_t>(trained_),
-                                    .total = static_cast<std::size_t>(options_.train_steps),
-                                    .tokens = static_cast<std::size_t>(trained_) * options_.tokens_per_step,
-                                    .loss = loss});
+      const bool go_on = detail::report(progress, {.phase = "train",
+                                                   .step = step_,
+                                                   .steps = options_.steps,
+                                                   .done = trained_,
+                                                   .total = options_.train_steps,
+                                                   .tokens = trained_ * options_.tokens_per_step,
+                                                   .loss = loss});
       if (checkpoint) checkpoint(!go_on || trained_ == end);
       if (!go_on) return trained_ == options_.train_steps;
     }

@@ -37,7 +37,7 @@ struct AdaptReport {
   void visit(Visitor& visitor) {
     std::uint64_t count = steps.size();
     visitor("steps", count);
-    steps.resize(static_cast<std::size_t>(count));
+    steps.resize(count);
     for (std::size_t t = 0; t < steps.size(); ++t)
       visitor.group(detail::text("step.", t + 1, "."), [&] { steps[t].visit(visitor); });
     visitor("loss", loss);

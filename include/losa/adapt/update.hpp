@@ -22,7 +22,7 @@ void update_adapters(std::span<AdaptedLinear<AdapterType>* const> layers, double
   double squares = 0;
   for (const AdaptedLinear<AdapterType>* layer : layers)
     squares += squared_norm(layer->gradients.a) + squared_norm(layer->gradients.bt);
-  const auto scale = static_cast<float>(clip_scale(std::sqrt(squares), clip));
+  const auto scale = static_cast<double>(static_cast<float>(clip_scale(std::sqrt(squares), clip)));
   executor.parallel_for(layers.size(), [&](std::size_t l) {
     AdaptedLinear<AdapterType>& layer = *layers[l];
     auto [a, bt] = layer.adapter().parameters();

@@ -50,7 +50,7 @@ class Dropout {
     // Indices from 2⁶³ on, as the same seed and stream also draw an adapter's factors; one key per step, then 16 bits
     // per element.
     const Random draw{.seed = random_.bits((std::uint64_t{1} << 63) | key.step), .stream = random_.stream};
-    const std::uint64_t first = static_cast<std::uint64_t>(row) * ((d.size() + 3) / 4);
+    const std::uint64_t first = row * std::uint64_t{(d.size() + 3) / 4};
     const float kept = scale();
     for (std::size_t c = 0; c < d.size(); c += 4) {
       std::uint64_t bits = draw.bits(first + c / 4);

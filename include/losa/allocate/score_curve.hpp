@@ -111,7 +111,7 @@ class ScoreCurve {
 
   static std::size_t bin_of(double value) noexcept {
     const std::uint64_t top = std::bit_cast<std::uint64_t>(value) >> 48;
-    return top <= offset ? 0 : std::min<std::size_t>(static_cast<std::size_t>(top - offset), bins - 1);
+    return top <= offset ? 0 : std::min<std::size_t>(top - offset, bins - 1);
   }
   /// Lower edge of a bin, upper edge of the one before.
   static double edge(std::size_t bin) noexcept { return bin == 0 ? 0.0 : std::bit_cast<double>((offset + bin) << 48); }

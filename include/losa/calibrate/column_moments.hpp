@@ -40,11 +40,11 @@ class ColumnMoments {
       double mean[detail::columns_per_task] = {};
       double squares[detail::columns_per_task] = {};
       for (std::size_t t = 0; t < x.rows; ++t)
-        for (std::size_t c = first; c < last; ++c) mean[c - first] += x(t, c);
+        for (std::size_t c = first; c < last; ++c) mean[c - first] += static_cast<double>(x(t, c));
       for (std::size_t c = first; c < last; ++c) mean[c - first] /= tokens;
       for (std::size_t t = 0; t < x.rows; ++t)
         for (std::size_t c = first; c < last; ++c) {
-          const double deviation = x(t, c) - mean[c - first];
+          const double deviation = static_cast<double>(x(t, c)) - mean[c - first];
           squares[c - first] += deviation * deviation;
         }
       for (std::size_t c = first; c < last; ++c) join(c, tokens, mean[c - first], squares[c - first]);

@@ -32,7 +32,7 @@ class ColumnNorms {
     detail::for_column_ranges(executor, in(), [&](std::size_t first, std::size_t last) {
       for (std::size_t t = 0; t < x.rows; ++t)
         for (std::size_t c = first; c < last; ++c) {
-          const double value = x(t, c);
+          const auto value = static_cast<double>(x(t, c));
           sum_squares_[c] += value * value;
         }
     });

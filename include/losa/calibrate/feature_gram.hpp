@@ -63,7 +63,7 @@ class FeatureGram {
       std::vector<double> features(strips * strip);  // strips of sequences side by side, column after column
       for (std::size_t r = 0; r < sequences_; ++r) {
         double* at = features.data() + r / detail::strip_width * strip + r % detail::strip_width;
-        for (std::size_t c = 0; c < width; ++c) at[c * detail::strip_width] = chunk(r, first + c);
+        for (std::size_t c = 0; c < width; ++c) at[c * detail::strip_width] = static_cast<double>(chunk(r, first + c));
       }
       part[p].resize(strips * (strips + 1) / 2 * detail::tile_size);
       double* tile = part[p].data();

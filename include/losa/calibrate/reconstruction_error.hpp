@@ -38,8 +38,8 @@ class ReconstructionError {
     detail::for_column_ranges(executor, channels(), [&](std::size_t first, std::size_t last) {
       for (std::size_t t = 0; t < dense.rows; ++t)
         for (std::size_t c = first; c < last; ++c) {
-          const double wanted = dense(t, c);
-          const double difference = wanted - sparse(t, c);
+          const auto wanted = static_cast<double>(dense(t, c));
+          const double difference = wanted - static_cast<double>(sparse(t, c));
           error_[c] += difference * difference;
           signal_[c] += wanted * wanted;
         }

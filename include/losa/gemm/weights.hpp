@@ -56,7 +56,7 @@ struct Int4Weights {
     const std::uint8_t* p;
     const f16* scales;
     float at(std::size_t i, std::size_t j) const noexcept {
-      return static_cast<float>(static_cast<int>(p[j / 2] >> (j % 2 * 4) & 15) - 8) * widen(scales[i]);
+      return static_cast<float>((p[j / 2] >> (j % 2 * 4) & 15) - 8) * widen(scales[i]);
     }
     void advance(std::size_t count) noexcept { p += (count + 1) / 2; }
   };

@@ -189,10 +189,9 @@ class SafetensorsFile {
       detail::raise<FileError>(path, ": header of ", length, " bytes is cut off after ", bytes.size(),
                                ": download or copy the file again");
     detail::SafetensorsHeader header(path);
-    detail::parse_json({reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(length)}, path,
-                       depth_limit, header);
+    detail::parse_json({reinterpret_cast<const char*>(bytes.data()), length}, path, depth_limit, header);
     metadata_ = std::move(header.metadata);
-    const std::span<const std::byte> data = bytes.subspan(static_cast<std::size_t>(length));
+    const std::span<const std::byte> data = bytes.subspan(length);
     tensors_.reserve(header.entries.size());
     for (auto& entry : header.entries) tensors_.push_back(checked(entry, data));
     refuse_overlaps(data);

@@ -189,12 +189,12 @@ class SafetensorsWriter {
   void copy(const Tensor& tensor, std::function<void(std::span<const std::byte>)> written = {}, std::string name = {}) {
     insert({{name.empty() ? tensor.name : std::move(name), tensor.dtype_name, tensor.shape, tensor.bytes.size(),
              size_of(tensor.dtype)},
-            [bytes = tensor.bytes, written = std::move(written)](TensorSink& sink) {
+            [bytes = tensor.bytes, tell = std::move(written)](TensorSink& sink) {
               constexpr std::size_t most = std::size_t{16} << 20;
               for (std::size_t at = 0; at < bytes.size(); at += most) {
                 const std::span<const std::byte> piece = bytes.subspan(at, std::min(most, bytes.size() - at));
                 sink.write(piece);
-                if (written) written(piece);
+                if (tell) tell(piece);
               }
             }});
   }

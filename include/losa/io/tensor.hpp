@@ -145,18 +145,14 @@ inline void read_f32(const Tensor& tensor, std::span<float> out, const ReadOptio
   if (first > tensor.elements() || out.size() > tensor.elements() - first)
     detail::raise<RangeError>("read_f32: elements [", first, ", ", first + out.size(), ") of tensor ",
                               detail::quote_name(tensor.name), ", which has ", tensor.elements());
-  switch (tensor.dtype) {
-    case Dtype::f64:
-      return detail::widen_range<double>(tensor, first, out, options.check_finite);
-    case Dtype::f32:
-      return detail::widen_range<float>(tensor, first, out, options.check_finite);
-    case Dtype::f16:
-      return detail::widen_range<f16>(tensor, first, out, options.check_finite);
-    case Dtype::bf16:
-      return detail::widen_range<bf16>(tensor, first, out, options.check_finite);
-    default:
-      detail::raise_tensor(tensor, "dtype must be F32, BF16, F16 or F64, got ", tensor.dtype_name);
-  }
+  const auto widen_as = [&]<class Element>(Element) {
+    detail::widen_range<Element>(tensor, first, out, options.check_finite);
+  };
+  if (tensor.dtype == Dtype::f32) return widen_as(float{});
+  if (tensor.dtype == Dtype::bf16) return widen_as(bf16{});
+  if (tensor.dtype == Dtype::f16) return widen_as(f16{});
+  if (tensor.dtype == Dtype::f64) return widen_as(double{});
+  detail::raise_tensor(tensor, "dtype must be F32, BF16, F16 or F64, got ", tensor.dtype_name);
 }
 
 /// Rows [first_row, first_row + out.rows) of the tensor's matrix. Throws ShapeError if the columns differ, the rest as

@@ -49,7 +49,7 @@ class ObsSweep {
     for (std::size_t r = 0; r < weight.rows; ++r)
       for (std::size_t c = 0; c < weight.cols; ++c)
         if (!detail::is_finite(weight(r, c))) raise<NumericError>("SparseGpt: weight (", r, ", ", c, ") is not finite");
-    for_weights(0, weight.cols, [&](std::size_t r, std::size_t c) { work(r, c) = weight(r, c); });
+    for_weights(0, weight.cols, [&](std::size_t r, std::size_t c) { work(r, c) = static_cast<double>(weight(r, c)); });
   }
 
   /// Weights pruned by `mask` become 0 without anything making up for them.
