@@ -80,6 +80,14 @@ twice late_io "$taken" "$source_dir" "$work/older" -DFIRST_WITHOUT_JSON=ON
 refused older "version 0.0.9, from $work/older, is there already, but" "$work/older" "$source_dir"
 refused newer "but 9.0.0 is asked for by the copy in $work/newer" installed "$work/newer"
 refused stranger "has a target .losa. that is not this library" stranger "$source_dir"
+refused stranger_io "has a target .losa_io. that is not this library" stranger_io "$source_dir"
+refused stranger_alias "losa::losa that is there already is another library" stranger_alias "$source_dir"
+refused stranger_alias_installed "losa::losa that is there already is another library" stranger_alias installed
+twice stranger_installed "found losa ${expected#losa }" stranger installed
+twice late_io_installed "$taken" "$source_dir" installed -DFIRST_WITHOUT_JSON=ON
+twice other_version "found losa 9.0.0" "$work/newer" installed
+twice optional "optional: 0: version 0.0.9, from $work/older, is there already, but 0.1 is asked for" "$work/older" optional
+twice headers "version 9.0.0, from $work/newer/include, $taken" "headers=$work/newer" "$source_dir"
 
 # Plain -I: only the headers and the two libraries' own.
 quietly g++ -std=c++20 -I "$source_dir/include" $(pkg-config --cflags eigen3) "$here/main.cpp" -o "$work/plain" -pthread
