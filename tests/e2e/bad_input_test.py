@@ -365,12 +365,12 @@ class Directories(BadInputCase):
         (self.model / "sub").mkdir()
         shutil.copy(self.model / self.shards[0], self.model / "sub")
         moved = [n for n, s in self.index["weight_map"].items() if s == self.shards[0]]
-        for target in (f"../{self.shards[0]}", str(self.tmp / self.shards[0]), f"sub/{self.shards[0]}", f"./{self.shards[0]}",
+        for target in (f"../{self.shards[0]}", str(self.tmp / self.shards[0]), f"sub//{self.shards[0]}", f"./{self.shards[0]}",
                        f"../model/{self.shards[0]}", f"sub/../{self.shards[0]}", "..", ".", "", "/", f"..\\{self.shards[0]}",
                        f"{self.shards[0]}\0", f"{self.shards[0]}/"):
             with self.subTest(target):
                 self.write_index(dict.fromkeys(moved, target))
-                self.refuse_directory(says="is not the name of a file in the same directory")
+                self.refuse_directory(says="is not the name of a file in the same directory or below it")
 
     def test_names_that_steer_a_terminal(self):
         self.write_index({next(iter(self.index["weight_map"])): "\x1b[2J\x07\u009b2J\x7fnone.safetensors"})

@@ -75,6 +75,12 @@ TEST_CASE("sharded checkpoint: shards say where a tensor is, the index says whic
         index + ": tensor \"ghost\" is listed in \"two\", but neither that nor another shard holds it");
   CHECK(sentence([&] { checkpoint.at("c"); }) == dir.path() + ": tensor \"c\" is missing");
 
+  std::filesystem::create_directory(dir / "sub");
+  std::filesystem::rename(dir / "two", dir / "sub/two");
+  spit(index, R"({"weight_map":{"a":"one","b":"sub/two"}})");
+  CHECK(*ShardedCheckpoint(dir.path()).at("b").file == dir / "sub/two");
+  std::filesystem::rename(dir / "sub/two", dir / "two");
+
   // Of two entries of one name the last counts, as in transformers.
   spit(index, R"({"weight_map":{"x":"none"},"weight_map":{"a":"none","a":"one","b":"two"}})");
   CHECK(ShardedCheckpoint(dir.path()).tensors().size() == 2);
@@ -130,11 +136,12 @@ TEST_CASE("sharded checkpoint: what the directory lacks is named") {
 }
 
 TEST_CASE("sharded checkpoint: every lie of an index is refused in one sentence") {
-  for (const char* name : {"", ".", "..", "../one", "/etc/passwd", "sub/one", "sub\\\\one", "a\\u0000b"})
+  for (const char* name : {"", ".", "..", "../one", "/etc/passwd", "sub/", "sub//one", "sub/../one", "sub/./one",
+                           "./one", "sub\\\\one", "a\\u0000b"})
     CHECK(index_refusal(losa::detail::text(R"({"weight_map":{"a":")", name, "\"}}"))
-              .ends_with(" is not the name of a file in the same directory"));
+              .ends_with(" is not the name of a file in the same directory or below it"));
   CHECK(index_refusal(R"({"weight_map":{"a":"../x"}})") ==
-        "i: tensor \"a\": \"../x\" is not the name of a file in the same directory");
+        "i: tensor \"a\": \"../x\" is not the name of a file in the same directory or below it");
   CHECK(index_refusal("[]") == "i: is not a JSON object");
   CHECK(index_refusal("7") == "i: is not a JSON object");
   CHECK(index_refusal("{}") == "i: weight_map is missing");

@@ -134,7 +134,8 @@ std::pair<std::size_t, std::size_t> parse_layer(const std::string& text) {
 void bench_layer(const BenchArguments& a, Threads& pool) {
   const auto [out, in] = parse_layer(a.layer);
   constexpr std::size_t cold_bytes = std::size_t{768} << 20;  // more than any last-level cache we have met
-  const std::size_t copies = std::max<std::size_t>(2, cold_bytes / (out * in * sizeof(float)));
+  constexpr std::size_t own_bytes = 4096;                     // what a copy takes beside its weights, and more
+  const std::size_t copies = std::max<std::size_t>(2, cold_bytes / (out * in * sizeof(float) + own_bytes));
   const double weights = static_cast<double>(out) * static_cast<double>(in);
   const double needed = weights * (static_cast<double>(copies) * (sizeof(float) * (2 - a.sparsity) + 0.125) + 0.125);
   if (const std::size_t there = losa::usable_memory(); there != 0 && needed > static_cast<double>(there))
