@@ -151,6 +151,14 @@ TEST_CASE("safetensors: BOOL, and dtypes that are only named") {
   CHECK(sentence([&] { read_f32(file.at("f"), values); }) ==
         "m: tensor \"f\": dtype must be F32, BF16, F16 or F64, got F8_E4M3");
   CHECK(sentence([&] { read_values<float>(file.at("f")); }) == "m: tensor \"f\": dtype must be F32, got F8_E4M3");
+  const auto named = [](const char* shape) {
+    const std::string header =
+        losa::detail::text(R"({"f":{"dtype":"F4","shape":)", shape, R"(,"data_offsets":[0,2]}})");
+    return sentence([&] { SafetensorsFile::from_memory(bytes_of(safetensors(header, "ab")), "m"); });
+  };
+  CHECK(named("[2,8]").empty());  // two bytes of bits
+  CHECK(named("[2,33333333333]") ==
+        "m: tensor \"f\": F4 of shape [2, 33333333333] cannot lie in the 2 bytes of offsets [0, 2)");
 }
 
 TEST_CASE("safetensors: NaN and Inf are found where they are, also past the first chunk") {

@@ -221,6 +221,11 @@ class SafetensorsFile {
     if (tensor.dtype != Dtype::other && expected != tensor.bytes.size())
       detail::raise<FileError>(where, name(tensor.dtype), " of shape ", detail::shape_text(tensor.shape), " takes ",
                                expected, " bytes, but offsets [", begin, ", ", end, ") hold ", tensor.bytes.size());
+    // Of a type that is not known here an element has a bit at least: who makes room for them is not misled by a shape.
+    if (tensor.dtype == Dtype::other && tensor.elements() / 8 > tensor.bytes.size())
+      detail::raise<FileError>(where, tensor.dtype_name, " of shape ", detail::shape_text(tensor.shape),
+                               " cannot lie in the ", tensor.bytes.size(), " bytes of offsets [", begin, ", ", end,
+                               ")");
     return tensor;
   }
 
