@@ -53,16 +53,21 @@ void for_value_tiles(std::size_t rows, std::size_t cols, losa::ExecutorRef execu
 
 }  // namespace
 
+// Of a model that was saved inside a wrapper of its own: then the head may have the wrapper's name before it, or not.
+constexpr std::string_view wrapped_prefix = "model.model.", wrapped_head = "model.lm_head.weight";
+
 std::string base_prefix(const losa::io::ShardedCheckpoint& files) {
   const auto holds = [&](const std::string& name) {
     return files.find(name) != nullptr || losa::io::is_compressed(files, name);
   };
-  for (const char* prefix : {"", "model.model."})
-    if (!holds(std::string(usual_prefix) + "norm.weight") && holds(std::string(prefix) + "norm.weight")) return prefix;
+  for (std::string_view prefix : {std::string_view(), wrapped_prefix})
+    if (!holds(std::string(usual_prefix) + "norm.weight") && holds(std::string(prefix) + "norm.weight"))
+      return std::string(prefix);
   return std::string(usual_prefix);
 }
 
 std::string usual_name(const std::string& name, const std::string& prefix) {
+  if (prefix == wrapped_prefix && name == wrapped_head) return std::string(head_name);
   if (prefix == usual_prefix || !name.starts_with(prefix) || name.starts_with("lm_head.")) return name;
   return std::string(usual_prefix) + name.substr(prefix.size());
 }
@@ -82,6 +87,8 @@ Checkpoint::Checkpoint(const std::filesystem::path& directory)
 // ---- what is there --------------------------------------------------------------------------------------------------
 
 std::string Checkpoint::in_file(std::string_view name) const {
+  if (name == head_name && prefix_ == wrapped_prefix && files_.find(wrapped_head) != nullptr)
+    return std::string(wrapped_head);
   if (!name.starts_with(usual_prefix)) return std::string(name);
   return prefix_ + std::string(name.substr(usual_prefix.size()));
 }
@@ -113,7 +120,7 @@ void Checkpoint::missing(std::string_view name) const {
     if (!there.ends_with(name) && !name.ends_with(there) && !there.starts_with(module)) continue;
     if (++found <= 3) like += (like.empty() ? "" : ", ") + quote_name(there);
   }
-  if (name == head_name && holds(embedding_name))
+  if (name == head_name && holds(embedding_name) && like.empty())
     like = quote_name(embedding_name) + ", but tie_word_embeddings of config.json does not say that it is the head";
   std::string told;
   try {

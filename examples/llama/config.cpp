@@ -169,24 +169,18 @@ void check_architecture(const Reader& r) {
                                   names.empty() ? "empty" : shown(names.front()), "; supported: LlamaForCausalLM");
 }
 
-// Every layer looks at all tokens before it. A window that no text of max_position_embeddings tokens leaves is none.
-void check_attention(const Reader& r, std::size_t positions) {
-  bool windowed = false;
-  for (const char* field : {"sliding_window", "attention_chunk_size"}) {
-    const Json* window = r.find(field);
-    if (window == nullptr) continue;
-    if (!window->is_number()) r.wrong_type(field, "a number or null", *window);
-    if (!(window->get<double>() >= static_cast<double>(positions)))
-      raise<losa::UnsupportedError>(r.where(), ": ", field, " ", shown(*window),
-                                    " is not supported; supported: null, or at least max_position_embeddings ",
-                                    positions);
-    windowed = true;
-  }
+// Every layer looks at all tokens before it, and so it does in transformers' Llama, whatever window the config names.
+void check_attention(const Reader& r) {
+  for (const char* field : {"sliding_window", "attention_chunk_size"})
+    if (const Json* window = r.find(field); window != nullptr && !window->is_number())
+      r.wrong_type(field, "a number or null", *window);
+  if (!r.boolean("is_causal", true))
+    raise<losa::UnsupportedError>(r.where(), ": is_causal is false: attention in both directions is not supported");
   const Json* types = r.find("layer_types");
   if (types != nullptr && !types->is_array()) r.wrong_type("layer_types", "a list of words", *types);
   if (types != nullptr)
     for (const Json& type : *types)
-      if (type != "full_attention" && !(windowed && (type == "sliding_attention" || type == "chunked_attention")))
+      if (type != "full_attention" && type != "sliding_attention" && type != "chunked_attention")
         raise<losa::UnsupportedError>(r.where(), ": layer_types holds ", shown(type),
                                       ", which is not supported; supported: full_attention");
   const Json* layers = r.find("per_layer_config");
@@ -195,14 +189,17 @@ void check_attention(const Reader& r, std::size_t positions) {
 }
 
 // `dynamic` stretches frequencies for texts longer than max_position_embeddings alone, which this engine refuses.
-RopeScaling read_scaling(const Reader& r, std::size_t positions) {
+// `outer` is the whole config, whose number of original positions wins over the one in `r`, as in transformers.
+RopeScaling read_scaling(const Reader& r, const Reader& outer, std::size_t positions) {
   const auto known = {std::string_view("default"), std::string_view("none"), std::string_view("dynamic"),
                       std::string_view("linear"), std::string_view("llama3")};
   const std::string now = r.word("rope_type", known), before = r.word("type", known);
   if (!now.empty() && !before.empty() && now != before)
     raise<losa::RangeError>(r.where(), ": rope_type \"", now, "\" contradicts type \"", before, "\"");
   const std::string& type = now.empty() ? before : now;
-  if (type.empty() && r.find("factor") != nullptr) raise<losa::FileError>(r.where(), ": rope_type is missing");
+  // A factor alone is taken for nothing, as in transformers; these parameters say what is meant.
+  if (type.empty() && (r.find("low_freq_factor") != nullptr || r.find("high_freq_factor") != nullptr))
+    raise<losa::FileError>(r.where(), ": rope_type is missing");
   RopeScaling scaling;
   if (type != "linear" && type != "llama3") return scaling;
   scaling.factor = r.needed("factor", 1, 1e6);
@@ -216,9 +213,10 @@ RopeScaling read_scaling(const Reader& r, std::size_t positions) {
   if (!(scaling.low_frequency < scaling.high_frequency))
     raise<losa::RangeError>(r.where(), ": low_freq_factor ", scaling.low_frequency, " must be below high_freq_factor ",
                             scaling.high_frequency);
-  scaling.first_context = r.find("original_max_position_embeddings") == nullptr
-                              ? static_cast<double>(positions)
-                              : r.needed("original_max_position_embeddings", 1, 1 << 24);
+  constexpr const char* original = "original_max_position_embeddings";
+  const Reader& said = outer.find(original) != nullptr ? outer : r;
+  scaling.first_context =
+      said.find(original) == nullptr ? static_cast<double>(positions) : said.needed(original, 1, 1 << 24);
   return scaling;
 }
 
@@ -238,7 +236,7 @@ void read_rope(const Reader& r, Config& config) {
                                       ") are not supported");
     const Reader inner(*j, where);
     inner.must_be_one("partial_rotary_factor");
-    const RopeScaling scaling = read_scaling(inner, config.positions);
+    const RopeScaling scaling = read_scaling(inner, r, config.positions);
     if (scaled && scaling != config.rope_scaling)
       raise<losa::RangeError>(r.where(), ": rope_scaling contradicts rope_parameters");
     config.rope_scaling = scaling;
@@ -317,10 +315,11 @@ Config parse_config(std::string_view text_of_file, std::string_view where) {
   c.tied = r.boolean("tie_word_embeddings", c.tied);
 
   read_rope(r, c);
-  check_attention(r, c.positions);
+  check_attention(r);
   losa::io::find_sparsity_config(json.dump(), where);  // refuses quantised weights
   r.word("hidden_act", {"silu", "swish"});
-  r.word("transformers_weights", {"model.safetensors", "model.safetensors.index.json"});
+  r.word("transformers_weights",
+         {"model.safetensors", "model.safetensors.index.json", losa::io::no_transformers_weights});
   c.attention_bias = r.boolean("attention_bias", c.attention_bias);
   c.mlp_bias = r.boolean("mlp_bias", c.mlp_bias);
   read_special_tokens(r, c);

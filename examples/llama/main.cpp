@@ -24,9 +24,10 @@ int fail(int code, std::string_view message) {
 int out_of_memory() {
   char text[192];
   const std::string held = tool::bytes_text(static_cast<double>(tool::peak_memory()));
-  std::snprintf(text, sizeof text,
-                "not enough memory: %s were held when more was asked for; smaller --batch and --context need less",
-                held.c_str());
+  std::snprintf(
+      text, sizeof text,
+      "not enough memory: %s were held when more was asked for; a smaller --context (and --batch of adapt) needs less",
+      held.c_str());
   return fail(1, text);
 }
 

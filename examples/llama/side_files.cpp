@@ -71,6 +71,23 @@ bool is_named_as_text(const std::string& name) {
   return endings.contains(lower(fs::path(name).extension().string()));
 }
 
+/// What describes files or runs that are no part of a result: beside one it would say what is not so (an
+/// adapter_config.json makes loaders look for the adapter and its base model).
+bool describes_other_files(const std::string& name) {
+  for (const char* begin : {"adapter_config", "quantize_config", "quant_config", "quantization_config", "trainer_state",
+                            "training_args", "optimizer", "scheduler", "all_results", "train_results", "eval_results",
+                            "params.json", "consolidated", "recipe.y", "openvino_config", "genai_config", "ort_config"})
+    if (name.starts_with(begin)) return true;
+  return false;
+}
+
+/// "onnx/" and the like: the same model in another form, or from its training.
+bool holds_another_form(const std::string& folder) {
+  static const std::set<std::string, std::less<>> names{"onnx/", "original/", "openvino/", "coreml/", "gguf/",
+                                                        "mlx/",  "tflite/",   "runs/",     "logs/",   "wandb/"};
+  return names.contains(lower(folder)) || folder.starts_with("checkpoint-") || folder.starts_with("global_step");
+}
+
 /// The parts of weights, listed; the weights themselves, should they be named after a tokeniser.
 bool is_named_as_weights(const std::string& name) {
   for (const char* end : {".index.json", ".safetensors", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".onnx", ".npz"})
@@ -226,6 +243,9 @@ class Search {
     const std::string last = path.filename().string();
     if (last.starts_with('.')) return leave_out("is hidden");
     if (is_named_as_weights(last)) return leave_out("is named as weights");
+    if (holds_another_form(top_folder(name)))
+      return leave_out("belongs to another form of the model, or to its training");
+    if (describes_other_files(last)) return leave_out("describes files that are no part of the result");
     const bool needed = depth == 0 && is_needed(last), by_name = needed || (depth == 0 && is_licence(last));
     if (!by_name && !is_named_as_text(last)) return leave_out("is not named as text");
     if (size > (by_name ? largest_by_name : small_file)) return leave_out("is too large");

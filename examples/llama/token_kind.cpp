@@ -72,6 +72,7 @@ std::vector<std::span<const std::byte>> sample(std::span<const std::byte> bytes)
 
 struct ByteCounts : TextCounts {
   std::array<std::size_t, 8> zero_at{}, control_at{}, all_at{};  // by position modulo 8
+  std::size_t spaces = 0;
   std::bitset<256> seen;
 };
 
@@ -82,6 +83,7 @@ ByteCounts count_bytes(const std::vector<std::span<const std::byte>>& windows) {
     for (std::size_t i = 0; i < window.size(); ++i) {
       const auto c = std::to_integer<unsigned char>(window[i]);
       ++counts.all_at[i % 8];
+      counts.spaces += c == ' ';
       counts.seen[c] = true;
       counts.zero_at[i % 8] += c == 0;
       counts.control_at[i % 8] += is_control(c);
@@ -94,9 +96,18 @@ ByteCounts count_bytes(const std::vector<std::span<const std::byte>>& windows) {
 bool is_text(const ByteCounts& n) {
   if (n.printable * 100 >= n.bytes * 95 && n.control * 200 <= n.bytes) return true;
   if (n.control * 500 > n.bytes) return false;
+  if (n.control == 0 && n.bytes >= 64 && n.spaces * 100 >= 8 * n.bytes) return true;  // words of any 8-bit encoding
   // Among the ids of a file, one byte in twenty or more is a control character: the low one of any, the high one of
   // all below 8192.
   return n.broken * 500 <= n.bytes || (n.bytes >= 1024 && n.control * 1000 <= n.bytes && n.seen.count() >= 20);
+}
+
+/// Little-endian number of `width` bytes, or big-endian.
+std::uint32_t number(std::span<const std::byte> bytes, std::size_t at, std::size_t width, bool swapped) {
+  std::uint32_t value = 0;
+  for (std::size_t b = 0; b < width; ++b)
+    value |= std::to_integer<std::uint32_t>(bytes[at + b]) << (8 * (swapped ? width - 1 - b : b));
+  return value;
 }
 
 /// Of 16-bit units, those that a rule takes.
@@ -141,6 +152,40 @@ bool is_utf16(std::span<const std::byte> bytes, const std::vector<std::span<cons
          one_script([](unsigned char high, unsigned char) { return high; });
 }
 
+/// Share of the 32-bit units, in either byte order, that a rule takes.
+template <class Rule>
+double share_of_words(const std::vector<std::span<const std::byte>>& windows, bool swapped, Rule&& rule) {
+  std::size_t all = 0, taken = 0;
+  for (const auto& window : windows)
+    for (std::size_t i = 0; i + 4 <= window.size(); i += 4) {
+      ++all;
+      taken += rule(number(window, i, 4, swapped));
+    }
+  return all == 0 ? 0.0 : static_cast<double>(taken) / static_cast<double>(all);
+}
+
+/// UTF-32 with words: characters, of which one in twenty or more is a space.
+bool is_utf32(const std::vector<std::span<const std::byte>>& windows) {
+  for (bool swapped : {false, true}) {
+    const double spaces = share_of_words(windows, swapped, [](std::uint32_t c) { return c == ' '; });
+    const double characters = share_of_words(windows, swapped, [](std::uint32_t c) {
+      return c < 0x80 ? is_printable(static_cast<unsigned char>(c)) : c >= 0xa0 && c < 0x2fa20 && c >> 11 != 0x1b;
+    });
+    if (spaces >= 0.05 && characters >= 0.98) return true;
+  }
+  return false;
+}
+
+/// Floating-point numbers of 32 bits, of usual size: of ids of 16 or 32 bits few look like one.
+bool is_float32(const std::vector<std::span<const std::byte>>& windows) {
+  const double usual = share_of_words(windows, false, [](std::uint32_t bits) {
+    const std::uint32_t exponent = bits >> 23 & 0xff;
+    return exponent >= 127 - 24 && exponent <= 127 + 24;
+  });
+  const double zeros = share_of_words(windows, false, [](std::uint32_t bits) { return bits << 1 == 0; });
+  return usual >= 0.25 && usual + zeros >= 0.99;
+}
+
 /// Bytes per number, if there are more than `bits` and all but few of the upper ones are zero; else 0.
 std::size_t padded_width(const ByteCounts& n, std::size_t bits) {
   const auto zero = [&](std::initializer_list<std::size_t> positions) {
@@ -156,13 +201,6 @@ std::size_t padded_width(const ByteCounts& n, std::size_t bits) {
   return 0;
 }
 
-/// Little-endian number of `width` bytes, or big-endian.
-std::uint32_t number(std::span<const std::byte> bytes, std::size_t at, std::size_t width, bool swapped) {
-  std::uint32_t value = 0;
-  for (std::size_t b = 0; b < width; ++b)
-    value |= std::to_integer<std::uint32_t>(bytes[at + b]) << (8 * (swapped ? width - 1 - b : b));
-  return value;
-}
 /// Share of the numbers that lie outside the vocabulary.
 double share_outside(const std::vector<std::span<const std::byte>>& windows, std::size_t width, bool swapped,
                      std::size_t vocabulary) {
@@ -201,14 +239,19 @@ std::string what_else(std::span<const std::byte> bytes, std::size_t bits, std::s
 
   if (bits != 8 && (n.bytes >= 32 || odd) && is_text(n))
     return text("looks like text, ", tokens, ": make tokens of it first (examples/llama/tools/text.py encode)");
+  // A vocabulary of a few hundred may be that of bytes, stored in 16 bits each.
+  const auto encoded = [&](const char* name) {
+    return text("looks like ", name, " text, ", tokens, ": ",
+                bits == 8 ? "convert it to UTF-8" : "make tokens of it first (examples/llama/tools/text.py encode)");
+  };
+  if (n.bytes >= 128 && is_utf32(windows)) return encoded("UTF-32");
+  if (n.bytes >= 64 && (bits != 16 || vocabulary >= 1024) && is_utf16(bytes, windows)) return encoded("UTF-16");
+  if (n.bytes >= 256 && !is_text(n) && is_float32(windows))
+    return text("looks like floating-point numbers of 32 bits, ", tokens, ": write whole numbers of 8, 16 or 32 bits");
   if (const std::size_t width = padded_width(n, bits); width == 8)
     return text("looks like 64-bit numbers, ", tokens, ": write them with 8, 16 or 32 bits");
-  else if (width != 0 && !(bits == 8 && width == 2 && is_utf16(bytes, windows)))
+  else if (width != 0)
     return text("looks like ", 8 * width, "-bit numbers, ", tokens, ": --token-bits ", 8 * width, " reads those");
-  // A vocabulary of a few hundred may be that of bytes, stored in 16 bits each.
-  if (n.bytes >= 64 && (bits == 8 || (bits == 16 && vocabulary >= 1024)) && is_utf16(bytes, windows))
-    return text("looks like UTF-16 text, ", tokens, ": ",
-                bits == 8 ? "convert it to UTF-8" : "make tokens of it first (examples/llama/tools/text.py encode)");
   if (bits != 8 && is_big_endian(windows, n, bits, vocabulary))
     return text("looks like big-endian numbers, ", tokens, ": swap their bytes");
   if (bits == 32 && n.bytes >= 256 && share_outside(windows, 4, false, vocabulary) >= 0.5 &&

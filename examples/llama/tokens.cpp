@@ -18,10 +18,9 @@ using losa::detail::raise;
 
 namespace {
 
-/// A pipe to its end.
+/// A pipe to its end. Who writes may let us wait for ever: a signal that the program handles ends it.
 std::vector<std::byte> read_pipe(const std::string& path) {
-  const losa::detail::FileHandle file(
-      losa::detail::uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); }));
+  const losa::detail::FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) raise<losa::FileError>(path, ": cannot open for reading: ", losa::detail::errno_text(errno));
   std::vector<std::byte> bytes;
   for (std::size_t room = std::size_t{1} << 16;; room = bytes.size()) {
@@ -29,8 +28,7 @@ std::vector<std::byte> read_pipe(const std::string& path) {
     bytes.resize(had + room);
     std::size_t filled = had;
     while (filled < bytes.size()) {
-      const ssize_t n =
-          losa::detail::uninterrupted([&] { return ::read(file.get(), bytes.data() + filled, bytes.size() - filled); });
+      const ssize_t n = ::read(file.get(), bytes.data() + filled, bytes.size() - filled);
       if (n < 0) raise<losa::FileError>(path, ": cannot be read: ", losa::detail::errno_text(errno));
       filled += static_cast<std::size_t>(n);
       if (n != 0) continue;

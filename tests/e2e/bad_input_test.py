@@ -414,7 +414,7 @@ class Directories(BadInputCase):
         lies |= {field: [not value, "x", 1] for field, value in usual.items() if type(value) is bool and field not in unneeded}
         first = "original_max_position_embeddings"  # max_position_embeddings where it is missing
         lies |= {"max_position_embeddings": [0, -64, 32, "x"], "bos_token_id": ["x"], "eos_token_id": ["x"],
-                 "pad_token_id": ["x"], "sliding_window": [16], "model_type": ["x"], "hidden_act": ["gelu"],
+                 "pad_token_id": ["x"], "sliding_window": ["x", [16]], "model_type": ["x"], "hidden_act": ["gelu"],
                  "rms_norm_eps": [-1, 2, "x"], "rope_theta": [0, -1, "x"], "partial_rotary_factor": [0.5, "x"],
                  "rope_scaling": ["x", {"type": "x"},
                                   *({k: v for k, v in llama3.items() if k != dropped} for dropped in llama3 if dropped != first),

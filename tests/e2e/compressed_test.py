@@ -109,6 +109,8 @@ class Loaders(CompressedCase):
                              support.read_checkpoint(out)["lm_head.weight"].data)
             with self.assertRaisesRegex(ValueError, "quant_method"):
                 loader.from_pretrained(out / "compressed")
+            with self.assertRaisesRegex((ValueError, OSError), "quant_method|transformers-cannot-read"):
+                loader.from_pretrained(out / "compressed", quantization_config=None)
 
 
 class OldLayout(CompressedCase):
@@ -226,6 +228,17 @@ class Unneeded(CompressedCase):
         out = self.adapt(model, "out", "--sparsity", "0.5", "--method", "prune")
         expected = self.adapt(plain, "expected", "--sparsity", "0.5", "--method", "prune")
         self.assertEqual(self.evaluate(out), self.evaluate(expected))
+        self.assertEqual(self.evaluate(out / "compressed"), self.evaluate(expected / "compressed"))
+
+    def test_saved_inside_a_wrapper(self):
+        """Every name has the wrapper's before it, that of the head too."""
+        tensors = support.random_tensors(support.small_config())
+        usual = support.write_model(self.tmp / "usual", tensors=tensors)
+        wrapped = support.write_model(self.tmp / "wrapped", tensors={"model." + name: t for name, t in tensors.items()})
+        self.assertEqual(self.evaluate(wrapped), self.evaluate(usual))
+        out = self.adapt(wrapped, "out", "--sparsity", "0.5", "--method", "prune")
+        expected = self.adapt(usual, "expected", "--sparsity", "0.5", "--method", "prune")
+        self.assertEqual(support.read_checkpoint(out).keys(), support.read_checkpoint(expected).keys())
         self.assertEqual(self.evaluate(out / "compressed"), self.evaluate(expected / "compressed"))
 
     def test_saved_without_its_head(self):

@@ -131,6 +131,8 @@ class Values(ReadingCase):
             {"rope_scaling": {}}, {"rope_scaling": []}, {"rope_scaling": {"type": "default"}},
             {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, {"rope_parameters": {"rope_theta": 10000.0}},
             {"sliding_window": 64}, {"layer_types": ["full_attention"]}, {"hidden_act": "swish"},
+            {"sliding_window": 8}, {"attention_chunk_size": 8}, {"use_sliding_window": True, "sliding_window": 8},
+            {"layer_types": ["sliding_attention"], "sliding_window": 8}, {"rope_scaling": {"factor": 2.0}},
             {"quantization_config": None}, {"auto_map": {"AutoModelForCausalLM": "modeling.X"}}, {"logits_scaling": 8.0},
         ]:
             with self.subTest(change):
@@ -142,8 +144,7 @@ class Values(ReadingCase):
 
     def test_what_would_compute_something_else_is_refused(self):
         model = self.write()
-        for change in [{"layer_types": ["full_attention", "sliding_attention"]}, {"sliding_window": 16},
-                       {"attention_chunk_size": 16}, {"per_layer_config": {"0": {"intermediate_size": 8}}},
+        for change in [{"layer_types": ["full_attention", "linear_attention"]}, {"is_causal": False}, {"per_layer_config": {"0": {"intermediate_size": 8}}},
                        {"rope_scaling": {"type": "yarn", "factor": 2.0}}, {"hidden_act": "gelu"},
                        {"transformers_weights": "other.safetensors"}, {"model_type": "mistral"}]:
             with self.subTest(change):

@@ -297,7 +297,7 @@ class Resume(RunTestCase):
         before = self.snapshot(out)
         others = [["--seed", "7"], ["--lr", "0.001"], ["--mean-rank", "4"], ["--alpha", "8"], ["--delta", "0.1"],
                   ["--batch", "1"], ["--mask", "wanda"], ["--skip", "q_proj"], ["--dtype", "f32"],
-                  ["--hold-out", "0.1"], ["--regrow"], ["--method", "unmasked"]]
+                  ["--hold-out", "0.1"], ["--regrow"], ["--method", "unmasked"], ["--keep-mask"]]
         for other in others:
             self.refuse(1, *self.long(out, "--resume", *other), says="other arguments")
         self.refuse(1, *self.long(out, "--resume", "--seed", "7"), says="other arguments: seed 0, now 7\n")
@@ -308,6 +308,15 @@ class Resume(RunTestCase):
         self.assertTrue(self.snapshot(out).keys() == before.keys())
         self.train.write_bytes(text)
         self.succeed(*self.long(out, "--resume", "--threads", "3"))
+
+    def test_an_option_that_is_left_out_is_another_argument(self):
+        out = self.tmp / "out"
+        process = self.start(self.long(out, "--keep-mask"))
+        wait_until((out / ".partial/state.safetensors").exists, process)
+        process.kill()
+        process.communicate()
+        self.refuse(1, *self.long(out, "--resume"), says="other arguments: keep_mask true, now null\n")
+        self.succeed(*self.long(out, "--resume", "--keep-mask"))
 
     def test_with_other_kernels_is_refused(self):
         out = self.tmp / "out"

@@ -76,6 +76,18 @@ class Kinds(TokenFileCase):
         self.refused(cyrillic.encode("utf-16"), "looks like UTF-16", 65536)
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16-le"), "looks like (UTF-16|text)")
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16-be"), "looks like UTF-16")
+        words = TEXT[:4000].decode("ascii", "replace")
+        for vocabulary in (32000, 70000, 128256):  # whose ids are of 16 and of 32 bits
+            with self.subTest(vocabulary=vocabulary):
+                for name, text in (("UTF-16", words), ("UTF-16", cyrillic), ("UTF-32", words), ("UTF-32", cyrillic)):
+                    for order in ("-le", "-be", ""):
+                        told = self.refused(text.encode(name + order), f"looks like ({name} )?text", vocabulary)
+                        self.assertNotIn("reads those", told)
+                self.refused(cyrillic.encode("cp1251"), "looks like text", vocabulary)
+                self.refused(cyrillic[:100].encode("cp1251"), "looks like text", vocabulary)
+                self.refused("Ça été déjà vu. ".encode("latin1") * 50, "looks like text", vocabulary)
+                for numbers in (np.random.default_rng(1).normal(size=4000), np.arange(4000)):
+                    self.refused(numbers.astype("<f4").tobytes(), "floating-point numbers of 32 bits", vocabulary)
 
     def test_insisting(self):
         path = self.file(bytes(b for b in TEXT[:4000] if b < 124))

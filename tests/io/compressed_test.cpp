@@ -359,6 +359,10 @@ TEST_CASE("compressed: config.json names the layout and keeps everything else") 
   CHECK(losa::io::add_sparsity_config(text, sparsity) == text);
   // What says how to load the model and cannot load it must not say that it can.
   CHECK(text.find("quant_method") == std::string::npos);
+  CHECK(text.find("\"transformers_weights\": \"transformers-cannot-read-") != std::string::npos);
+  CHECK(losa::io::remove_sparsity_config(text).find("transformers_weights") == std::string::npos);
+  CHECK(losa::io::remove_sparsity_config(R"({"transformers_weights":"model.safetensors"})") ==
+        R"({"transformers_weights":"model.safetensors"})");
   CHECK(!losa::io::find_sparsity_config(config));
 
   // As compressed-tensors itself writes it.

@@ -125,6 +125,9 @@ TEST_CASE("config: biases and rotary scaling, in the old and the new spelling") 
     one["rope_parameters"][field] = "1";
     CHECK(error_of(one.dump()).starts_with(std::string("config.json: rope_parameters: ") + field + " must be a"));
   }
+  json["original_max_position_embeddings"] = 16;  // outside wins, as in transformers 5.24
+  CHECK(parse_config(json.dump()).rope_scaling.first_context == 16);
+  json.erase("original_max_position_embeddings");
   json["rope_parameters"]["low_freq_factor"] = 4;
   CHECK(error_of(json.dump()) == "config.json: rope_parameters: low_freq_factor 4 must be below high_freq_factor 4");
 }
@@ -161,7 +164,6 @@ TEST_CASE("config: every field wrong in turn gives one line that names it") {
       {"rms_norm_eps", "-1e-5", "rms_norm_eps must be in [0, 1], got"},
       {"rope_scaling", "{\"rope_type\": \"yarn\"}", "rope_scaling: rope_type \"yarn\" is not supported"},
       {"rope_scaling", R"({"type": 7, "factor": 2})", "rope_scaling: type must be a string, got 7"},
-      {"rope_scaling", R"({"factor": 2})", "rope_scaling: rope_type is missing"},
       {"rope_scaling", R"({"type": "linear"})", "rope_scaling: factor is missing"},
       {"rope_scaling", R"({"type": "linear", "factor": "2"})", "rope_scaling: factor must be a number, got \"2\""},
       {"rope_scaling", R"({"type": "linear", "factor": 0.5})", "rope_scaling: factor must be in [1, 1e+06], got 0.5"},
@@ -175,11 +177,10 @@ TEST_CASE("config: every field wrong in turn gives one line that names it") {
       {"rope_scaling", "4", "rope_scaling must be an object or null, got 4"},
       {"rope_theta", "-1", "rope_theta must lie between"},
       {"rope_interleaved", "true", "rope_interleaved is true"},
-      {"sliding_window", "63",
-       "sliding_window 63 is not supported; supported: null, or at least max_position_embeddings 64"},
+      {"is_causal", "false", "is_causal is false: attention in both directions is not supported"},
       {"sliding_window", "\"x\"", "sliding_window must be a number or null, got \"x\""},
-      {"attention_chunk_size", "16", "attention_chunk_size 16 is not supported"},
-      {"layer_types", R"(["full_attention", "sliding_attention"])", "layer_types holds \"sliding_attention\""},
+      {"attention_chunk_size", "[]", "attention_chunk_size must be a number or null, got an array"},
+      {"layer_types", R"(["full_attention", "linear_attention"])", "layer_types holds \"linear_attention\""},
       {"layer_types", R"(["linear_attention", "full_attention"])", "layer_types holds \"linear_attention\""},
       {"layer_types", "\"full_attention\"", "layer_types must be a list of words"},
       {"per_layer_config", R"({"0": {"intermediate_size": 8}})", "per_layer_config (layers of different sizes)"},
@@ -236,6 +237,10 @@ TEST_CASE("config: what the model does not need is not looked at, as in transfor
       {"rope_scaling", R"({"type": "dynamic", "factor": 2.0})"},  // stretches only what is longer than the model takes
       {"rope_parameters", "{}"},
       {"sliding_window", "64"},
+      {"sliding_window", "8"},  // transformers 5.24 ignores it in a Llama
+      {"use_sliding_window", "false"},
+      {"is_causal", "true"},
+      {"rope_scaling", R"({"factor": 2})"},  // taken for "default" there
       {"layer_types", R"(["full_attention", "full_attention"])"},
       {"layer_types", "null"},
       {"per_layer_config", "{}"},

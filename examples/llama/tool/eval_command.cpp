@@ -77,6 +77,11 @@ void run_perplexity(const EvalArguments& a) {
   note_unmapped(a.model);
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
   const llama::Tokens tokens = llama::open_tokens(a.tokens, config.vocabulary, a.token_bits);
+  if (const std::size_t there = tokens.size() / std::max<std::size_t>(1, a.context);
+      there < std::max<std::size_t>(1, sequences))
+    losa::detail::raise<losa::RangeError>("--tokens ", a.tokens, ": holds ", tokens.size(), " tokens, ", there,
+                                          " sequences of ", a.context, " (--context); --sequences asks for ",
+                                          a.sequences);
   pool.begin_work();
   ProgressBar bar;
   const llama::Evaluation result = llama::evaluate(model, tokens, {.context = a.context, .sequences = sequences},

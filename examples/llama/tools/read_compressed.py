@@ -50,7 +50,8 @@ def tensors(directory):
 def main(source, target):
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json"))
     config = json.loads((source / "config.json").read_text())
-    config.pop("quantization_config", None)
+    for entry in ("quantization_config", "transformers_weights"):
+        config.pop(entry, None)
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     header, at, dense = {"__metadata__": {"format": "pt"}}, 0, list(tensors(source))
     for name, dtype, values in dense:
@@ -67,4 +68,7 @@ def main(source, target):
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    try:
+        main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")

@@ -7,7 +7,9 @@
 //
 // compressed-tensors up to 0.14.0.1 reads it so. There is no "quant_method": without one, transformers refuses to load
 // the model (vLLM and llama.cpp's converter refuse it too). With "compressed-tensors", today's versions, which no
-// longer know the layout, would go on with random weights; with a name they do not know, so would transformers.
+// longer know the layout, would go on with random weights; with a name they do not know, so would transformers. A call
+// that overrides the entry (from_pretrained(…, quantization_config=None)) would load random weights too: so
+// "transformers_weights" names a file that is not there, and transformers ends with that name.
 //
 //   std::string text = losa::io::add_sparsity_config(config, {.global_sparsity = 0.7, .targets = modules});
 
@@ -32,6 +34,9 @@ struct SparsityConfig {
   std::vector<std::string> targets = {};            // modules: the names of their weights without ".weight"
   std::vector<std::string> ignore = {};
 };
+
+/// The value of "transformers_weights" in a compressed checkpoint.
+inline constexpr std::string_view no_transformers_weights = "transformers-cannot-read-sparse-bitmask.safetensors";
 
 }  // namespace losa::inline v0::io
 
@@ -79,6 +84,7 @@ inline std::string add_sparsity_config(std::string_view config, const SparsityCo
                                        {"sparsity_structure", sparsity.sparsity_structure},
                                        {"targets", sparsity.targets},
                                        {"ignore", sparsity.ignore}}}};
+  document["transformers_weights"] = no_transformers_weights;
   return document.dump(2) + "\n";
 }
 
@@ -86,9 +92,12 @@ inline std::string add_sparsity_config(std::string_view config, const SparsityCo
 /// Throws as add_sparsity_config.
 inline std::string remove_sparsity_config(std::string_view config, std::string_view where = "config.json") {
   nlohmann::ordered_json document = detail::parse_document(config, where);
-  const bool there = document.contains("quantization_config") || document.contains("compression_config");
-  document.erase("quantization_config");
-  document.erase("compression_config");
+  bool there = document.erase("quantization_config") + document.erase("compression_config") != 0;
+  if (const auto weights = document.find("transformers_weights");
+      weights != document.end() && *weights == no_transformers_weights) {
+    document.erase(weights);
+    there = true;
+  }
   return there ? document.dump(2) + "\n" : std::string(config);
 }
 
