@@ -3,8 +3,10 @@
 
 # Sets `done` to TRUE where another losa is there and is taken instead of `folder`, and says so. It must not be older than
 # what is asked for: then, and where losa::losa is another library, `problem` is set to a sentence, else to nothing.
-# `version` becomes that of the other losa.
+# `version` becomes that of the other losa. Further arguments, for find_package: EXACT, or MAX and an upper bound that is
+# INCLUDE (allowed itself) or EXCLUDE.
 function(losa_already_there asked folder done version problem)
+  cmake_parse_arguments(PARSE_ARGV 5 bound "EXACT" "MAX;MAX_IS" "")
   set(${done} FALSE PARENT_SCOPE)
   set(${version} "" PARENT_SCOPE)
   set(${problem} "" PARENT_SCOPE)
@@ -28,6 +30,12 @@ function(losa_already_there asked folder done version problem)
   if(NOT existing)
     string(CONCAT sentence "the target losa::losa that is there already is another library (its include directories hold "
                            "no losa/version.hpp); rename it")
+  elseif(bound_EXACT AND NOT existing VERSION_EQUAL "${asked}")
+    string(CONCAT sentence "version ${existing}, from ${from}, is there already, but ${asked} EXACT is asked for by ${folder}")
+  elseif(bound_MAX AND (existing VERSION_GREATER bound_MAX OR
+                        (bound_MAX_IS STREQUAL "EXCLUDE" AND existing VERSION_EQUAL bound_MAX)))
+    string(CONCAT sentence "version ${existing}, from ${from}, is there already, but one up to ${bound_MAX} is asked for by "
+                           "${folder}")
   elseif(existing VERSION_LESS "${asked}")
     string(CONCAT sentence "version ${existing}, from ${from}, is there already, but ${asked} is asked for by ${folder}. "
                            "Add the newer one first, or update the older one")
@@ -68,3 +76,12 @@ function(losa_add_late_io)
     target_link_libraries(losa_io INTERFACE losa::losa ${losa_json})
   endif()
 endfunction()
+
+# For losaConfig.cmake: the component `io`, and why it is not there.
+macro(losa_tell_io)
+  if(TARGET losa::io)
+    set(losa_io_FOUND TRUE)
+  elseif("io" IN_LIST losa_FIND_COMPONENTS)
+    set(losa_NOT_FOUND_MESSAGE "losa::io needs nlohmann-json 3.11, which was not found")
+  endif()
+endmacro()

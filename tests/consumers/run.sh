@@ -87,6 +87,19 @@ twice stranger_installed "found losa ${expected#losa }" stranger installed
 twice late_io_installed "$taken" "$source_dir" installed -DFIRST_WITHOUT_JSON=ON
 twice other_version "found losa 9.0.0" "$work/newer" installed
 twice optional "optional: 0: version 0.0.9, from $work/older, is there already, but 0.1 is asked for" "$work/older" optional
+twice range "found losa ${expected#losa }" range installed
+twice exact "found losa ${expected#losa }" exact installed
+refused other_exact "version 9.0.0, from $work/newer, is there already, but 0.1.0 EXACT is asked for" "$work/newer" exact
+refused other_range "version 9.0.0, from $work/newer, is there already, but one up to 0.2 is asked for" "$work/newer" range
+twice other_wide_range "found losa 9.0.0" "$work/newer" wide_range
+refused without_json "losa::io needs nlohmann-json" without_json installed
+
+# A host that installs and exports a library made with losa, which it builds and installs too.
+quietly cmake -G Ninja -S "$here/exporting" -B "$work/exporting" -DLOSA_SOURCE="$source_dir" -DCMAKE_INSTALL_PREFIX="$work/host"
+quietly cmake --install "$work/exporting"
+quietly cmake -G Ninja -S "$here/exporting/user" -B "$work/exporting_user" -DCMAKE_PREFIX_PATH="$work/host"
+quietly cmake --build "$work/exporting_user"
+check exporting "$work/exporting_user/consumer"
 twice headers "version 9.0.0, from $work/newer/include, $taken" "headers=$work/newer" "$source_dir"
 
 # Plain -I: only the headers and the two libraries' own.

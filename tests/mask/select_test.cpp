@@ -194,7 +194,7 @@ TEST_CASE("select: a score of one's own, a lambda, and one that checks shapes") 
     for (std::size_t c = 0; c < 8; ++c) CHECK(mask(r, c) == (c < 6));
   struct Picky {
     float operator()(std::size_t, std::size_t, float) const { return 0; }
-    void check(std::size_t rows, std::size_t cols) const {
+    void validate(std::size_t rows, std::size_t cols) const {
       if (cols != 9) losa::detail::raise<losa::ShapeError>("Picky: wants 9 columns, got ", rows, " × ", cols);
     }
   };

@@ -51,7 +51,7 @@ class Adaptation {
         layers_.push_back(&linear);
         block_.push_back(b);
       }
-    check();
+    validate();
   }
 
   bool finished() const noexcept { return step_ == options_.steps && trained_ == options_.train_steps; }
@@ -108,7 +108,7 @@ class Adaptation {
  private:
   using A_linear = AdaptedLinear<AdapterType>;
 
-  void check() const {
+  void validate() const {
     if (options_.steps == 0) detail::raise<RangeError>("adapt: steps must be at least 1, got 0");
     if (!(detail::is_finite(options_.sparsity) && options_.sparsity >= 0 && options_.sparsity < 1))
       detail::raise<RangeError>("adapt: sparsity must be in [0, 1), got ", options_.sparsity);

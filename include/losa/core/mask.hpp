@@ -45,8 +45,8 @@ class Mask {
   void set(std::size_t r, std::size_t c, bool keep) noexcept {
     assert(r < rows_ && c < cols_);
     std::uint64_t& word = words_[r * words_per_row_ + c / 64];
-    const std::uint64_t bit = std::uint64_t{1} << (c % 64);
-    word = keep ? (word | bit) : (word & ~bit);
+    const std::uint64_t one = std::uint64_t{1} << (c % 64);
+    word = keep ? (word | one) : (word & ~one);
   }
 
   std::span<const std::uint64_t> words() const noexcept { return words_; }

@@ -26,7 +26,7 @@
 
 namespace losa::inline v0 {
 
-/// How much a weight is worth; pure. It may also have `check(rows, cols) const`, called once before it is used, to
+/// How much a weight is worth; pure. It may also have `validate(rows, cols) const`, called once before it is used, to
 /// throw if its data does not fit a weight of that shape.
 template <class ScoreType>
 concept MaskScore = requires(const ScoreType& score, std::size_t row, std::size_t col, float weight) {
@@ -219,7 +219,7 @@ Mask select(const ScoreType& score, MatrixView<const float> weight, const Patter
   if (options.within != nullptr && (options.within->rows() != weight.rows || options.within->cols() != weight.cols))
     detail::raise<ShapeError>("select: `within` is ", options.within->rows(), " × ", options.within->cols(),
                               ", the weight ", weight.rows, " × ", weight.cols);
-  if constexpr (requires { score.check(weight.rows, weight.cols); }) score.check(weight.rows, weight.cols);
+  if constexpr (requires { score.validate(weight.rows, weight.cols); }) score.validate(weight.rows, weight.cols);
   const auto divide = [&](const auto& p) {
     const ZeroBudget budget = budget_of(pattern, weight.rows, weight.cols, "select");
     if (weight.empty()) return Mask(weight.rows, weight.cols);

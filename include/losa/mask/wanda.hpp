@@ -39,7 +39,7 @@ class Wanda {
   }
 
   /// Throws ShapeError unless there is one norm per column.
-  void check(std::size_t rows, std::size_t cols) const {
+  void validate(std::size_t rows, std::size_t cols) const {
     if (norms_.size() != cols)
       detail::raise<ShapeError>("Wanda: ", norms_.size(), " column norms for a weight of ", rows, " × ", cols);
   }
