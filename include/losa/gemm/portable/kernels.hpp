@@ -151,7 +151,7 @@ struct Kernels {
       for (std::size_t t = range.first_tile; t < range.last_tile; ++t) {
         const std::size_t count = ones(w, row, range, t);
         for (std::size_t k = 0; k < count; ++k) floats[n + k] = cursors[t - range.first_tile].at(i, k);
-        decode_word(word(w, row, range, t), (t - range.first_tile) * tile_cols, scale, entries + n);
+        decode_word(mask_word(w, row, range, t), (t - range.first_tile) * tile_cols, scale, entries + n);
         n += count;
       }
       ends[row] = static_cast<std::uint32_t>(n);
@@ -168,12 +168,13 @@ struct Kernels {
   static float to_float(Element value) noexcept {
     return static_cast<float>(widen(value));
   }
-  static std::uint64_t word(const PackedLayout& w, std::size_t row, const TileRange& range, std::size_t t) noexcept {
+  static std::uint64_t mask_word(const PackedLayout& w, std::size_t row, const TileRange& range,
+                                 std::size_t t) noexcept {
     const std::size_t tile = (range.first_block + row / tile_rows) * w.tiles + t;
     return w.words[tile * tile_rows + row % tile_rows];
   }
   static std::size_t ones(const PackedLayout& w, std::size_t row, const TileRange& range, std::size_t t) noexcept {
-    return static_cast<std::size_t>(std::popcount(word(w, row, range, t)));
+    return static_cast<std::size_t>(std::popcount(mask_word(w, row, range, t)));
   }
 
   /// Calls f(row of the range, row of its block, cursors of the tiles) for every row.
