@@ -74,7 +74,7 @@ class Room {
         --waiting_;
         losa::detail::raise<losa::UnsupportedError>("OpenBLAS needs ", work_space >> 20,
                                                     " MB of address space, which the system refuses; raise the limit "
-                                                    "(ulimit -v)");
+                                                    "(ulimit -v, ulimit -d)");
       }
     }
     --waiting_;

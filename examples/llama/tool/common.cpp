@@ -48,17 +48,19 @@ Threads::Threads(const Common& common)
       wanted_(common.threads.value_or(default_threads())) {
   if (!common.threads) return;
   if (concurrency() < wanted_)
-    losa::detail::raise<losa::UnsupportedError>("--threads ", wanted_, ": the system gives ", concurrency(),
-                                                "; ask for fewer, or raise its limits (ulimit -v, ulimit -u)");
+    losa::detail::raise<losa::UnsupportedError>(
+        "--threads ", wanted_, ": the system gives ", concurrency(),
+        "; ask for fewer, or raise its limits (ulimit -v, ulimit -d, ulimit -u, or the container's processes)");
   if (wanted_ > 1 && !room_to_work())
     losa::detail::raise<losa::UnsupportedError>("--threads ", wanted_, ": their stacks leave no address space to work ",
-                                                "with; ask for fewer, or raise the limit (ulimit -v)");
+                                                "with; ask for fewer, or raise the limit (ulimit -v, ulimit -d)");
 }
 
 void Threads::begin_work() const {
   if (concurrency() < wanted_)
-    note(losa::detail::text("the system gives ", concurrency(), " of ", wanted_,
-                            " threads (ulimit -v, ulimit -u); going on with them"));
+    note(losa::detail::text(
+        "the system gives ", concurrency(), " of ", wanted_,
+        " threads (ulimit -v, ulimit -d, ulimit -u, or the container's processes); going on with them"));
   if (address_space_limited()) llama::prepare_products(concurrency());
 }
 
