@@ -111,7 +111,7 @@ llama::KeepMask keep_mask(const AdaptArguments& a) {
   return *a.keep_mask ? llama::KeepMask::zeros : llama::KeepMask::none;
 }
 
-/// Every argument that the result depends on.
+/// Every argument that the result depends on, each always there: what was not given differs from what was.
 Json arguments_json(const AdaptArguments& a) {
   Json json{{"model", a.model},
             {"train", a.train},
@@ -141,8 +141,8 @@ Json arguments_json(const AdaptArguments& a) {
             {"hold_out", a.hold_out},
             {"skip", a.skip},
             {"dtype", a.dtype},
-            {"seed", a.common.seed}};
-  if (a.keep_mask) json["keep_mask"] = *a.keep_mask;
+            {"seed", a.common.seed},
+            {"keep_mask", a.keep_mask ? Json(*a.keep_mask) : Json()}};  // null: where the file stores a mask
   return json;
 }
 
@@ -224,12 +224,15 @@ void expect_same_arguments(const std::string& out, const std::string& saved, con
   const Json before = Json::parse(saved, nullptr, false);
   const Json now = Json::parse(print);
   std::string differing;
-  for (const auto& [key, value] : now.items()) {
-    if (std::ranges::find(ways_of_saying, key) != std::end(ways_of_saying)) continue;
-    const Json was = before.is_object() && before.contains(key) ? before[key] : Json("unknown");
-    if (was != value)
-      differing += (differing.empty() ? "" : ", ") + key + " " + text_of(was) + ", now " + text_of(value);
-  }
+  const auto compare = [&](const std::string& key, const Json& was, const Json& is) {
+    if (was == is || std::ranges::find(ways_of_saying, key) != std::end(ways_of_saying)) return;
+    differing += (differing.empty() ? "" : ", ") + key + " " + text_of(was) + ", now " + text_of(is);
+  };
+  for (const auto& [key, value] : now.items())
+    compare(key, before.is_object() && before.contains(key) ? before[key] : Json("unknown"), value);
+  if (before.is_object())
+    for (const auto& [key, value] : before.items())
+      if (!now.contains(key)) compare(key, value, Json("unknown"));
   if (!differing.empty())
     losa::detail::raise<losa::FileError>("--out ", out, ": the run there has other arguments: ", differing);
 }
