@@ -169,24 +169,24 @@ void check_architecture(const Reader& r) {
                                   names.empty() ? "empty" : shown(names.front()), "; supported: LlamaForCausalLM");
 }
 
-// Every layer looks at all tokens before it. A window that no text of max_position_embeddings tokens leaves is none.
+// Every layer looks at all tokens before it, and at none after it. As in transformers 5.24, a window counts where
+// layer_types asks for one; one that no text of max_position_embeddings tokens leaves is none.
 void check_attention(const Reader& r, std::size_t positions) {
-  bool windowed = false;
-  for (const char* field : {"sliding_window", "attention_chunk_size"}) {
+  if (!r.boolean("is_causal", true))
+    raise<losa::UnsupportedError>(r.where(), ": is_causal is false (a token sees those after it), which this engine ",
+                                  "does not support");
+  const auto wide = [&](const char* field) {
     const Json* window = r.find(field);
-    if (window == nullptr) continue;
-    if (!window->is_number()) r.wrong_type(field, "a number or null", *window);
-    if (!(window->get<double>() >= static_cast<double>(positions)))
-      raise<losa::UnsupportedError>(r.where(), ": ", field, " ", shown(*window),
-                                    " is not supported; supported: null, or at least max_position_embeddings ",
-                                    positions);
-    windowed = true;
-  }
+    if (window != nullptr && !window->is_number()) r.wrong_type(field, "a number or null", *window);
+    return window != nullptr && window->get<double>() >= static_cast<double>(positions);
+  };
+  const bool slides_over_all = wide("sliding_window"), chunk_of_all = wide("attention_chunk_size");
   const Json* types = r.find("layer_types");
   if (types != nullptr && !types->is_array()) r.wrong_type("layer_types", "a list of words", *types);
   if (types != nullptr)
     for (const Json& type : *types)
-      if (type != "full_attention" && !(windowed && (type == "sliding_attention" || type == "chunked_attention")))
+      if (type != "full_attention" && !(type == "sliding_attention" && slides_over_all) &&
+          !(type == "chunked_attention" && chunk_of_all))
         raise<losa::UnsupportedError>(r.where(), ": layer_types holds ", shown(type),
                                       ", which is not supported; supported: full_attention");
   const Json* layers = r.find("per_layer_config");
@@ -194,15 +194,12 @@ void check_attention(const Reader& r, std::size_t positions) {
     raise<losa::UnsupportedError>(r.where(), ": per_layer_config (layers of different sizes) is not supported");
 }
 
+// `r` is rope_scaling or rope_parameters, `outer` the whole configuration, whose original_max_position_embeddings wins.
 // `dynamic` stretches frequencies for texts longer than max_position_embeddings alone, which this engine refuses.
-RopeScaling read_scaling(const Reader& r, std::size_t positions) {
+RopeScaling read_scaling(const Reader& r, const Reader& outer, std::size_t positions) {
   const auto known = {std::string_view("default"), std::string_view("none"), std::string_view("dynamic"),
                       std::string_view("linear"), std::string_view("llama3")};
-  const std::string now = r.word("rope_type", known), before = r.word("type", known);
-  if (!now.empty() && !before.empty() && now != before)
-    raise<losa::RangeError>(r.where(), ": rope_type \"", now, "\" contradicts type \"", before, "\"");
-  const std::string& type = now.empty() ? before : now;
-  if (type.empty() && r.find("factor") != nullptr) raise<losa::FileError>(r.where(), ": rope_type is missing");
+  const std::string type = r.word(r.find("rope_type") != nullptr ? "rope_type" : "type", known);
   RopeScaling scaling;
   if (type != "linear" && type != "llama3") return scaling;
   scaling.factor = r.needed("factor", 1, 1e6);
@@ -216,38 +213,36 @@ RopeScaling read_scaling(const Reader& r, std::size_t positions) {
   if (!(scaling.low_frequency < scaling.high_frequency))
     raise<losa::RangeError>(r.where(), ": low_freq_factor ", scaling.low_frequency, " must be below high_freq_factor ",
                             scaling.high_frequency);
-  scaling.first_context = r.find("original_max_position_embeddings") == nullptr
-                              ? static_cast<double>(positions)
-                              : r.needed("original_max_position_embeddings", 1, 1 << 24);
+  constexpr const char* first = "original_max_position_embeddings";
+  const Reader& says = outer.find(first) != nullptr ? outer : r;
+  scaling.first_context = says.find(first) == nullptr ? static_cast<double>(positions) : says.needed(first, 1, 1 << 24);
   return scaling;
 }
 
-// Rotary embedding in both spellings: rope_theta beside rope_scaling, or both inside rope_parameters. What is said
-// twice must be said alike.
+// Rotary embedding in both spellings: rope_theta beside rope_scaling, or both inside rope_parameters. Where they
+// differ, it is as in transformers 5.24: rope_scaling is asked alone if it holds anything, and an inner rope_theta
+// wins.
 void read_rope(const Reader& r, Config& config) {
-  bool scaled = false, based = r.find("rope_theta") != nullptr;
   config.rope_theta = r.number("rope_theta", config.rope_theta, 0, 1e12);
-  for (const char* field : {"rope_scaling", "rope_parameters"}) {
+  const auto holds = [&](const char* field) {
     const Json* j = r.find(field);
-    if (j == nullptr || (j->is_structured() && j->empty())) continue;
+    if (j == nullptr || (j->is_structured() && j->empty())) return false;
     if (!j->is_object()) r.wrong_type(field, "an object or null", *j);
+    return true;
+  };
+  const bool scaling = holds("rope_scaling"), parameters = holds("rope_parameters");
+  if (scaling || parameters) {
+    const char* field = scaling ? "rope_scaling" : "rope_parameters";
+    const Json& j = *r.find(field);
     const std::string where = text(r.where(), ": ", field);
-    for (const auto& [name, value] : j->items())
+    for (const auto& [name, value] : j.items())
       if (value.is_object())
         raise<losa::UnsupportedError>(where, ": parameters for each kind of layer (", quoted_word(name),
                                       ") are not supported");
-    const Reader inner(*j, where);
+    const Reader inner(j, where);
     inner.must_be_one("partial_rotary_factor");
-    const RopeScaling scaling = read_scaling(inner, config.positions);
-    if (scaled && scaling != config.rope_scaling)
-      raise<losa::RangeError>(r.where(), ": rope_scaling contradicts rope_parameters");
-    config.rope_scaling = scaling;
-    scaled = true;
-    const double theta = inner.number("rope_theta", config.rope_theta, 0, 1e12);
-    if (based && theta != config.rope_theta)
-      raise<losa::RangeError>(where, ": rope_theta ", theta, " contradicts rope_theta ", config.rope_theta);
-    config.rope_theta = theta;
-    based = based || inner.find("rope_theta") != nullptr;
+    config.rope_scaling = read_scaling(inner, r, config.positions);
+    config.rope_theta = inner.number("rope_theta", config.rope_theta, 0, 1e12);
   }
   r.must_be_one("partial_rotary_factor");
   r.must_be_false("rope_interleaved");

@@ -407,17 +407,17 @@ class Directories(BadInputCase):
                   "original_max_position_embeddings": 32}
         usual = small_config(attention_bias=True, mlp_bias=False, rope_scaling=llama3, attention_dropout=0.0, dtype="float32",
                              initializer_range=0.02, pretraining_tp=1, use_cache=True, bos_token_id=1, eos_token_id=[2, 3],
-                             pad_token_id=None, sliding_window=None, rope_interleaved=False, partial_rotary_factor=1.0)
+                             pad_token_id=None, sliding_window=None, is_causal=True, rope_interleaved=False, partial_rotary_factor=1.0)
         unneeded = {"architectures", "attention_dropout", "dtype", "initializer_range", "pretraining_tp", "torch_dtype", "use_cache"}
         lies = {field: [value * 2, value + 1, 0, -value, "x"] for field, value in usual.items()
                 if type(value) is int and field not in {"max_position_embeddings", "bos_token_id"} | unneeded}
         lies |= {field: [not value, "x", 1] for field, value in usual.items() if type(value) is bool and field not in unneeded}
         first = "original_max_position_embeddings"  # max_position_embeddings where it is missing
         lies |= {"max_position_embeddings": [0, -64, 32, "x"], "bos_token_id": ["x"], "eos_token_id": ["x"],
-                 "pad_token_id": ["x"], "sliding_window": [16], "model_type": ["x"], "hidden_act": ["gelu"],
+                 "pad_token_id": ["x"], "sliding_window": ["x", True], "model_type": ["x"], "hidden_act": ["gelu"],
                  "rms_norm_eps": [-1, 2, "x"], "rope_theta": [0, -1, "x"], "partial_rotary_factor": [0.5, "x"],
                  "rope_scaling": ["x", {"type": "x"},
-                                  *({k: v for k, v in llama3.items() if k != dropped} for dropped in llama3 if dropped != first),
+                                  *({k: v for k, v in llama3.items() if k != dropped} for dropped in llama3 if dropped not in (first, "rope_type")),
                                   *(llama3 | {k: bad} for k in llama3 for bad in (0, -1, "x"))]}
         lies["tie_word_embeddings"] = ["x", 1]  # where it says true and the head is another matrix, the values decide
         self.assertEqual(set(lies) | unneeded, set(usual))
