@@ -84,7 +84,7 @@ class EndTokens(ReadingCase):
         self.assertEqual(done.stdout, bytes(self.usual[:2]) + b"\n")
 
     def test_a_file_that_says_nothing_clear(self):
-        for content, says in [(b"", "not valid JSON"), (b"{", "not valid JSON"), (b"[]", "must hold a JSON object"),
+        for content, says in [(b"", "is empty, not JSON"), (b"{", "not valid JSON"), (b"[]", "must hold a JSON object"),
                               (b"null", "must hold a JSON object"), (LFS, "Git LFS pointer"), (b"<html>", "HTML"),
                               (b'{"eos_token_id": "2"}', "eos_token_id"), (b'{"eos_token_id": [2, 1.5]}', "eos_token_id"),
                               (b'{"eos_token_id": true}', "eos_token_id"), (b'{"bos_token_id": {}}', "bos_token_id"),
@@ -204,6 +204,20 @@ class Values(ReadingCase):
         text = (model / INDEX).read_text()
         (model / INDEX).write_text(text.replace('"weight_map": {', f'"weight_map": {{"lm_head.weight": "{shard}", ', 1))
         self.assertEqual(self.nll(model), usual)
+
+    def test_an_index_that_names_its_shards_in_other_words(self):
+        model = self.write(shards=2)
+        usual = self.nll(model)
+
+        def other(weights):
+            for n, name in enumerate(weights):
+                weights[name] = "./" + weights[name] if n % 3 else weights[name]
+        self.index(model, other)
+        self.assertEqual(self.nll(model), usual)
+        out = self.tmp / "out"
+        self.succeed("adapt", "--model", model, "--train", self.train, "--out", out, "--sparsity", "0.5", "--method", "prune",
+                     "--context", "50", *QUICK)
+        self.assertEqual(support.report(out)["run"]["left_out"], [])
 
     def test_an_index_that_errs_about_what_is_needed(self):
         model = self.write(shards=3, config=small_config(tie_word_embeddings=False))

@@ -364,7 +364,7 @@ TEST_CASE("config: what generation_config.json says comes over config.json, what
     return std::string();
   };
   const std::string file = "generation_config.json: ";
-  CHECK(refusal("") == file + "not valid JSON at byte 1");
+  CHECK(refusal("") == file + "is empty, not JSON");
   CHECK(refusal("[]") == file + "must hold a JSON object, got an array");
   CHECK(refusal("null") == file + "must hold a JSON object, got null");
   CHECK(refusal(R"({"eos_token_id":"2"})") ==
@@ -391,7 +391,11 @@ TEST_CASE("config: a directory's generation_config.json is read with its config.
 }
 
 TEST_CASE("config: what is no configuration") {
-  CHECK(error_of("").find("not valid JSON") != std::string::npos);
+  CHECK(error_of("") == "config.json: is empty, not JSON");
+  CHECK(error_of(" \n") == "config.json: is empty, not JSON");
+  for (const char* number : {"NaN", "Infinity", "-Infinity"})
+    CHECK(error_of(std::string("{\"x\": ") + number + "}").find("(NaN and Infinity are no JSON: write null") !=
+          std::string::npos);
   CHECK(error_of("{\"hidden_size\": 12").find("not valid JSON at byte") != std::string::npos);
   CHECK(error_of("[]").find("must hold a JSON object") != std::string::npos);
   CHECK(error_of("{}").find("neither model_type nor architectures") != std::string::npos);
