@@ -73,6 +73,22 @@ class Kinds(TokenFileCase):
                     self.assertIn("text.py encode", done.stderr)
         told = self.refused(TEXT[:20000], "looks like text")
         self.assertIn("--token-bits 16", told)
+        few = "Привет как дела у тебя сегодня? " * 100
+        wide = {"english": TEXT[:4000].decode("ascii", "replace"), "cyrillic": cyrillic, "chinese": chinese, "few": few,
+                "french": "Ça été déjà vu à l'étage où naît l'été. " * 100}
+        for name, text in wide.items():
+            for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"):
+                for vocabulary in (256, 32000, 70000):
+                    with self.subTest(name, encoding=encoding, vocabulary=vocabulary):
+                        path = self.file(text.encode(encoding))
+                        done = self.refuse(1, *self.evaluate(vocabulary, path), says=f"looks like {encoding[:6]} text")
+                        self.assertNotIn("reads those", done.stderr)
+        for encoding in ("cp1251", "koi8-r", "latin-1"):
+            text = wide["french"] if encoding == "latin-1" else few
+            for vocabulary in (32000, 70000):
+                with self.subTest(encoding, vocabulary=vocabulary):
+                    path = self.file(text.encode(encoding))
+                    self.refuse(1, *self.evaluate(vocabulary, path), says="looks like text")
         self.refused(cyrillic.encode("utf-16"), "looks like UTF-16", 65536)
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16-le"), "looks like (UTF-16|text)")
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16-be"), "looks like UTF-16")
@@ -114,6 +130,11 @@ class Kinds(TokenFileCase):
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16"), "UTF-16", 256)
         self.accepted(self.ids(kind="<u4"), 32000, "--token-bits", "32")
         self.accepted(self.ids(256), 256, "--token-bits", "16")
+        floats = np.random.default_rng(1).standard_normal(2000)
+        for vocabulary in (256, 32000, 70000):
+            self.refused(floats.astype("<f4").tobytes(), "floating-point numbers of 32 bits", vocabulary)
+            self.refused(np.frombuffer(self.ids(), "<u2").astype("<f4").tobytes(), "floating-point numbers of 32 bits", vocabulary)
+            self.refused(floats.astype("<f8").tobytes(), "floating-point numbers of 64 bits", vocabulary)
 
     def test_formats(self):
         path = self.tmp / "array.npy"
