@@ -3,7 +3,9 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
+import time
 
 import numpy as np
 
@@ -71,8 +73,6 @@ class Kinds(TokenFileCase):
                     path = self.file(content)
                     done = self.refuse(1, *self.evaluate(vocabulary, path), says="looks like text")
                     self.assertIn("text.py encode", done.stderr)
-        told = self.refused(TEXT[:20000], "looks like text")
-        self.assertIn("--token-bits 16", told)
         few = "Привет как дела у тебя сегодня? " * 100
         wide = {"english": TEXT[:4000].decode("ascii", "replace"), "cyrillic": cyrillic, "chinese": chinese, "few": few,
                 "french": "Ça été déjà vu à l'étage où naît l'été. " * 100}
@@ -89,6 +89,8 @@ class Kinds(TokenFileCase):
                 with self.subTest(encoding, vocabulary=vocabulary):
                     path = self.file(text.encode(encoding))
                     self.refuse(1, *self.evaluate(vocabulary, path), says="looks like text")
+        told = self.refused(TEXT[:20000], "looks like text")
+        self.assertIn("--token-bits 16", told)
         self.refused(cyrillic.encode("utf-16"), "looks like UTF-16", 65536)
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16-le"), "looks like (UTF-16|text)")
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16-be"), "looks like UTF-16")
@@ -128,13 +130,13 @@ class Kinds(TokenFileCase):
         self.refused(self.ids(), "16-bit numbers", 256)  # another model's tokens
         self.refused(self.ids(256), "16-bit numbers.*--token-bits 16", 256)
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16"), "UTF-16", 256)
-        self.accepted(self.ids(kind="<u4"), 32000, "--token-bits", "32")
-        self.accepted(self.ids(256), 256, "--token-bits", "16")
         floats = np.random.default_rng(1).standard_normal(2000)
         for vocabulary in (256, 32000, 70000):
             self.refused(floats.astype("<f4").tobytes(), "floating-point numbers of 32 bits", vocabulary)
             self.refused(np.frombuffer(self.ids(), "<u2").astype("<f4").tobytes(), "floating-point numbers of 32 bits", vocabulary)
             self.refused(floats.astype("<f8").tobytes(), "floating-point numbers of 64 bits", vocabulary)
+        self.accepted(self.ids(kind="<u4"), 32000, "--token-bits", "32")
+        self.accepted(self.ids(256), 256, "--token-bits", "16")
 
     def test_formats(self):
         path = self.tmp / "array.npy"
@@ -205,6 +207,25 @@ class Memory(TokenFileCase):
         plain = self.succeed(*self.evaluate(32000, path)).stdout
         done = subprocess.run([TOOL, *map(str, self.evaluate(32000, "/dev/stdin"))], input=content, capture_output=True)
         self.assertEqual((done.returncode, done.stdout.decode()), (0, plain), done.stderr)
+
+    def test_a_signal_ends_the_wait_for_a_pipe(self):
+        """Whether nobody opens it, or nobody writes."""
+        fifo = self.tmp / "fifo"
+        os.mkfifo(fifo)
+        for path in (fifo, "/dev/stdin"):
+            for arguments in self.everywhere(32000, path):
+                for which in (signal.SIGTERM, signal.SIGINT):
+                    with self.subTest(arguments[0], path=path, signal=which):
+                        process = subprocess.Popen([TOOL, *map(str, arguments)], stdin=subprocess.PIPE,
+                                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                        self.addCleanup(process.kill)
+                        time.sleep(0.5)
+                        self.assertIsNone(process.poll())
+                        process.send_signal(which)
+                        process.wait(20)  # before its standard input ends
+                        self.assertEqual(process.returncode, 128 + which)
+                        self.assertEqual(process.communicate(), ("", "losa-llama: stopped\n"))
+                        self.assertFalse((self.tmp / "out").exists())
 
 
 if __name__ == "__main__":

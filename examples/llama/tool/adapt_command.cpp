@@ -315,7 +315,7 @@ void run_adapt(const AdaptArguments& a) {
   note_unmapped(a.model, 3);   // the engine and both results read it at once
   llama::Checkpoint{a.model};  // a config.json that lies is told as such, not as a token out of range
   llama::find_side_files(a.model, {.out = {}, .own = a.out});  // what cannot be copied is told before the work
-  const llama::Tokens text = llama::open_tokens(a.train, config.vocabulary, a.token_bits);
+  const llama::Tokens text = llama::open_tokens(a.train, config.vocabulary, a.token_bits, end_if_interrupted);
   std::string print = fingerprint(a, text);
   const auto held = static_cast<std::size_t>(a.hold_out * static_cast<double>(text.size()));
   const llama::Tokens tokens = text.part(0, text.size() - held), held_out = text.part(text.size() - held, held);

@@ -76,7 +76,7 @@ void run_perplexity(const EvalArguments& a) {
   const llama::Config config = llama::read_config(a.model);
   note_unmapped(a.model);
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
-  const llama::Tokens tokens = llama::open_tokens(a.tokens, config.vocabulary, a.token_bits);
+  const llama::Tokens tokens = llama::open_tokens(a.tokens, config.vocabulary, a.token_bits, end_if_interrupted);
   pool.begin_work();
   ProgressBar bar;
   const llama::Evaluation result = llama::evaluate(model, tokens, {.context = a.context, .sequences = sequences},

@@ -52,7 +52,7 @@ void run_generate(const GenerateArguments& a) {
   const bool bytes = config.vocabulary <= 256;
   std::vector<llama::Token> prompt;
   if (!a.prompt_tokens.empty()) {
-    const llama::Tokens file = llama::open_tokens(a.prompt_tokens, config.vocabulary, a.token_bits);
+    const llama::Tokens file = llama::open_tokens(a.prompt_tokens, config.vocabulary, a.token_bits, end_if_interrupted);
     if (file.size() > config.positions)
       losa::detail::raise<losa::RangeError>("--prompt-tokens ", a.prompt_tokens, ": its ", file.size(),
                                             " tokens exceed max_position_embeddings ", config.positions);
