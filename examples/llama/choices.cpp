@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fstream>
 #include <losa/core/error.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/io/compressed_config.hpp>
 #include <losa/io/file_kind.hpp>
 #include <string>
@@ -163,7 +164,7 @@ Answers answer(const Model& model, std::span<const Question> questions, const lo
   for (const Question& question : questions) {
     std::vector<double> likely = log_likelihoods(model, question);
     for (std::size_t i = 0; i < likely.size(); ++i)
-      if (!std::isfinite(likely[i]))
+      if (!losa::detail::is_finite(likely[i]))
         raise<losa::NumericError>("answer: question ", result.questions, ", choice ", i,
                                   ": log-likelihood is not finite");
     const auto best = [&] { return static_cast<std::size_t>(std::ranges::max_element(likely) - likely.begin()); };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <losa/core/finite.hpp>
 #include <vector>
 
 #include "loss.hpp"
@@ -37,7 +38,7 @@ Evaluation evaluate(const Model& model, const Tokens& tokens, const EvaluateOpti
             {.phase = "evaluate", .done = result.sequences, .total = wanted, .tokens = result.sequences * context}))
       break;
   }
-  if (!std::isfinite(sum))
+  if (!losa::detail::is_finite(sum))
     losa::detail::raise<losa::NumericError>("evaluate: the loss is not finite within the first ", result.sequences,
                                             " sequences");
   result.tokens = result.sequences * (context - 1);

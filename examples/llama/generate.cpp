@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <losa/core/finite.hpp>
 #include <losa/core/random.hpp>
 
 namespace llama {
@@ -11,7 +12,8 @@ using losa::detail::raise;
 Token sample(std::span<const float> logits, const GenerateOptions& options, std::uint64_t draw) {
   Token best = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (!std::isfinite(logits[i])) raise<losa::NumericError>("sample: the logit of token ", i, " is not finite");
+    if (!losa::detail::is_finite(logits[i]))
+      raise<losa::NumericError>("sample: the logit of token ", i, " is not finite");
     if (logits[i] > logits[best]) best = static_cast<Token>(i);
   }
   if (options.temperature == 0) return best;
@@ -40,7 +42,7 @@ std::vector<Token> generate(const Model& model, std::span<const Token> prompt, c
                             const std::function<bool(Token)>& on_token) {
   const Config& config = model.config();
   if (prompt.empty()) raise<losa::RangeError>("generate: the prompt is empty");
-  if (!(options.temperature >= 0 && std::isfinite(options.temperature)))
+  if (!(losa::detail::is_finite(options.temperature) && options.temperature >= 0))
     raise<losa::RangeError>("generate: temperature must be at least 0, got ", options.temperature);
   if (prompt.size() > config.positions || options.tokens > config.positions - prompt.size())
     raise<losa::RangeError>("generate: a prompt of ", prompt.size(), " and ", options.tokens,

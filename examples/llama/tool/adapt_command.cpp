@@ -8,6 +8,7 @@
 #include <losa/adapt/adapt.hpp>
 #include <losa/adapter/lora.hpp>
 #include <losa/adapter/masked_lora.hpp>
+#include <losa/core/finite.hpp>
 #include <losa/io/adapter_file.hpp>
 #include <losa/io/atomic_file.hpp>
 #include <losa/io/mapped_file.hpp>
@@ -89,8 +90,8 @@ void check(AdaptArguments& a) {
   if (a.choice.trains() && a.train_tokens / a.batch < a.context)
     usage_error("--train-tokens must be at least one batch of ", a.batch, " × ", a.context, ", got ", a.train_tokens);
   const double rate = *a.choice.learning_rate;
-  if (!(rate > 0 && std::isfinite(rate))) usage_error("--lr must be positive, got ", rate);
-  if (!std::isfinite(a.alpha)) usage_error("--alpha must be finite, got ", a.alpha);
+  if (!(losa::detail::is_finite(rate) && rate > 0)) usage_error("--lr must be positive, got ", rate);
+  if (!losa::detail::is_finite(a.alpha)) usage_error("--alpha must be finite, got ", a.alpha);
   if (!(*a.choice.delta >= 0 && *a.choice.delta <= 1)) usage_error("--delta must be in [0, 1], got ", *a.choice.delta);
   const double early = *a.choice.training.early_share;
   if (!(early >= 0 && early * static_cast<double>(*a.choice.steps - 1) <= 1))

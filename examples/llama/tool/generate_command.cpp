@@ -2,9 +2,9 @@
 
 #include <charconv>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <losa/core/finite.hpp>
 
 #include "../generate.hpp"
 #include "../model.hpp"
@@ -45,7 +45,7 @@ std::vector<llama::Token> parse_ids(std::string_view text, std::size_t vocabular
 void run_generate(const GenerateArguments& a) {
   if (a.prompt.empty() + a.prompt_ids.empty() + a.prompt_tokens.empty() != 2)
     usage_error("give one of --prompt, --prompt-ids and --prompt-tokens");
-  if (!(a.temperature >= 0 && std::isfinite(a.temperature)))
+  if (!(losa::detail::is_finite(a.temperature) && a.temperature >= 0))
     usage_error("--temperature must be a finite number of at least 0, got ", a.temperature);
   Threads pool(a.common);
   const llama::Config config = llama::read_config(a.model);
