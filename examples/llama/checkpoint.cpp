@@ -53,21 +53,25 @@ void for_value_tiles(std::size_t rows, std::size_t cols, losa::ExecutorRef execu
 
 }  // namespace
 
-// Of a model that was saved inside a wrapper of its own: then the head may have the wrapper's name before it, or not.
-constexpr std::string_view wrapped_prefix = "model.model.", wrapped_head = "model.lm_head.weight";
-
 std::string base_prefix(const losa::io::ShardedCheckpoint& files) {
   const auto holds = [&](const std::string& name) {
     return files.find(name) != nullptr || losa::io::is_compressed(files, name);
   };
-  for (std::string_view prefix : {std::string_view(), wrapped_prefix})
-    if (!holds(std::string(usual_prefix) + "norm.weight") && holds(std::string(prefix) + "norm.weight"))
-      return std::string(prefix);
+  for (const char* prefix : {"", "model.model."})
+    if (!holds(std::string(usual_prefix) + "norm.weight") && holds(std::string(prefix) + "norm.weight")) return prefix;
   return std::string(usual_prefix);
 }
 
-std::string usual_name(const std::string& name, const std::string& prefix) {
-  if (prefix == wrapped_prefix && name == wrapped_head) return std::string(head_name);
+std::string head_prefix(const losa::io::ShardedCheckpoint& files) {
+  const auto holds = [&](const std::string& name) {
+    return files.find(name) != nullptr || losa::io::is_compressed(files, name);
+  };
+  const std::string plain(head_name), prefixed = std::string(usual_prefix) + plain;
+  return !holds(plain) && holds(prefixed) ? std::string(usual_prefix) : std::string();
+}
+
+std::string usual_name(const std::string& name, const std::string& prefix, const std::string& head) {
+  if (!head.empty() && name.starts_with(head + "lm_head.")) return name.substr(head.size());
   if (prefix == usual_prefix || !name.starts_with(prefix) || name.starts_with("lm_head.")) return name;
   return std::string(usual_prefix) + name.substr(prefix.size());
 }
@@ -77,6 +81,7 @@ Checkpoint::Checkpoint(const std::filesystem::path& directory)
       config_(read_config(directory)),
       files_(directory.string()),
       prefix_(base_prefix(files_)),
+      head_prefix_(head_prefix(files_)),
       embedding_(embedding_name) {
   check_names();
   if (config_.tied && !holds(embedding_name) && holds(head_name)) embedding_ = head_name;
@@ -87,8 +92,7 @@ Checkpoint::Checkpoint(const std::filesystem::path& directory)
 // ---- what is there --------------------------------------------------------------------------------------------------
 
 std::string Checkpoint::in_file(std::string_view name) const {
-  if (name == head_name && prefix_ == wrapped_prefix && files_.find(wrapped_head) != nullptr)
-    return std::string(wrapped_head);
+  if (name == head_name) return head_prefix_ + std::string(name);
   if (!name.starts_with(usual_prefix)) return std::string(name);
   return prefix_ + std::string(name.substr(usual_prefix.size()));
 }
@@ -120,8 +124,9 @@ void Checkpoint::missing(std::string_view name) const {
     if (!there.ends_with(name) && !name.ends_with(there) && !there.starts_with(module)) continue;
     if (++found <= 3) like += (like.empty() ? "" : ", ") + quote_name(there);
   }
-  if (name == head_name && holds(embedding_name) && like.empty())
-    like = quote_name(embedding_name) + ", but tie_word_embeddings of config.json does not say that it is the head";
+  if (name == head_name && like.empty() && holds(embedding_name))
+    like = quote_name(in_file(embedding_name)) +
+           ", but tie_word_embeddings of config.json does not say that it is the head";
   std::string told;
   try {
     static_cast<void>(files_.at(name));  // an index may say more of it

@@ -23,10 +23,12 @@
 namespace llama {
 
 /// What stands before "layers.0...." and "embed_tokens.weight" in the files' names: "model." as a rule, nothing where
-/// the model was saved without its head. transformers loads both.
+/// the model was saved without its head, "model.model." out of a module that called it `model`. transformers loads all.
 std::string base_prefix(const losa::io::ShardedCheckpoint& files);
-/// A name of the files as it is where the prefix is "model.".
-std::string usual_name(const std::string& name, const std::string& prefix);
+/// What stands before "lm_head.weight": nothing as a rule, "model." out of such a module.
+std::string head_prefix(const losa::io::ShardedCheckpoint& files);
+/// A name of the files as it is where these two are "model." and nothing.
+std::string usual_name(const std::string& name, const std::string& prefix, const std::string& head);
 
 class Checkpoint {
  public:
@@ -88,6 +90,7 @@ class Checkpoint {
   Config config_;
   losa::io::ShardedCheckpoint files_;
   std::string prefix_;
+  std::string head_prefix_;
   std::string embedding_;  // the tensor that is the embedding: of a tied model perhaps the head's
 };
 

@@ -169,13 +169,15 @@ void check_architecture(const Reader& r) {
                                   names.empty() ? "empty" : shown(names.front()), "; supported: LlamaForCausalLM");
 }
 
-// Every layer looks at all tokens before it, and so it does in transformers' Llama, whatever window the config names.
+// Every layer looks at all tokens before it, and at none after it; and so it does in the Llama of transformers 5.24,
+// whatever window the configuration gives and whichever layers it names.
 void check_attention(const Reader& r) {
+  if (!r.boolean("is_causal", true))
+    raise<losa::UnsupportedError>(r.where(), ": is_causal is false (a token sees those after it), which this engine ",
+                                  "does not support");
   for (const char* field : {"sliding_window", "attention_chunk_size"})
     if (const Json* window = r.find(field); window != nullptr && !window->is_number())
       r.wrong_type(field, "a number or null", *window);
-  if (!r.boolean("is_causal", true))
-    raise<losa::UnsupportedError>(r.where(), ": is_causal is false: attention in both directions is not supported");
   const Json* types = r.find("layer_types");
   if (types != nullptr && !types->is_array()) r.wrong_type("layer_types", "a list of words", *types);
   if (types != nullptr)
@@ -188,18 +190,12 @@ void check_attention(const Reader& r) {
     raise<losa::UnsupportedError>(r.where(), ": per_layer_config (layers of different sizes) is not supported");
 }
 
+// `r` is rope_scaling or rope_parameters, `outer` the whole configuration, whose original_max_position_embeddings wins.
 // `dynamic` stretches frequencies for texts longer than max_position_embeddings alone, which this engine refuses.
-// `outer` is the whole config, whose number of original positions wins over the one in `r`, as in transformers.
 RopeScaling read_scaling(const Reader& r, const Reader& outer, std::size_t positions) {
   const auto known = {std::string_view("default"), std::string_view("none"), std::string_view("dynamic"),
                       std::string_view("linear"), std::string_view("llama3")};
-  const std::string now = r.word("rope_type", known), before = r.word("type", known);
-  if (!now.empty() && !before.empty() && now != before)
-    raise<losa::RangeError>(r.where(), ": rope_type \"", now, "\" contradicts type \"", before, "\"");
-  const std::string& type = now.empty() ? before : now;
-  // A factor alone is taken for nothing, as in transformers; these parameters say what is meant.
-  if (type.empty() && (r.find("low_freq_factor") != nullptr || r.find("high_freq_factor") != nullptr))
-    raise<losa::FileError>(r.where(), ": rope_type is missing");
+  const std::string type = r.word(r.find("rope_type") != nullptr ? "rope_type" : "type", known);
   RopeScaling scaling;
   if (type != "linear" && type != "llama3") return scaling;
   scaling.factor = r.needed("factor", 1, 1e6);
@@ -213,39 +209,36 @@ RopeScaling read_scaling(const Reader& r, const Reader& outer, std::size_t posit
   if (!(scaling.low_frequency < scaling.high_frequency))
     raise<losa::RangeError>(r.where(), ": low_freq_factor ", scaling.low_frequency, " must be below high_freq_factor ",
                             scaling.high_frequency);
-  constexpr const char* original = "original_max_position_embeddings";
-  const Reader& said = outer.find(original) != nullptr ? outer : r;
-  scaling.first_context =
-      said.find(original) == nullptr ? static_cast<double>(positions) : said.needed(original, 1, 1 << 24);
+  constexpr const char* first = "original_max_position_embeddings";
+  const Reader& says = outer.find(first) != nullptr ? outer : r;
+  scaling.first_context = says.find(first) == nullptr ? static_cast<double>(positions) : says.needed(first, 1, 1 << 24);
   return scaling;
 }
 
-// Rotary embedding in both spellings: rope_theta beside rope_scaling, or both inside rope_parameters. What is said
-// twice must be said alike.
+// Rotary embedding in both spellings: rope_theta beside rope_scaling, or both inside rope_parameters. Where they
+// differ, it is as in transformers 5.24: rope_scaling is asked alone if it holds anything, and an inner rope_theta
+// wins.
 void read_rope(const Reader& r, Config& config) {
-  bool scaled = false, based = r.find("rope_theta") != nullptr;
   config.rope_theta = r.number("rope_theta", config.rope_theta, 0, 1e12);
-  for (const char* field : {"rope_scaling", "rope_parameters"}) {
+  const auto holds = [&](const char* field) {
     const Json* j = r.find(field);
-    if (j == nullptr || (j->is_structured() && j->empty())) continue;
+    if (j == nullptr || (j->is_structured() && j->empty())) return false;
     if (!j->is_object()) r.wrong_type(field, "an object or null", *j);
+    return true;
+  };
+  const bool scaling = holds("rope_scaling"), parameters = holds("rope_parameters");
+  if (scaling || parameters) {
+    const char* field = scaling ? "rope_scaling" : "rope_parameters";
+    const Json& j = *r.find(field);
     const std::string where = text(r.where(), ": ", field);
-    for (const auto& [name, value] : j->items())
+    for (const auto& [name, value] : j.items())
       if (value.is_object())
         raise<losa::UnsupportedError>(where, ": parameters for each kind of layer (", quoted_word(name),
                                       ") are not supported");
-    const Reader inner(*j, where);
+    const Reader inner(j, where);
     inner.must_be_one("partial_rotary_factor");
-    const RopeScaling scaling = read_scaling(inner, r, config.positions);
-    if (scaled && scaling != config.rope_scaling)
-      raise<losa::RangeError>(r.where(), ": rope_scaling contradicts rope_parameters");
-    config.rope_scaling = scaling;
-    scaled = true;
-    const double theta = inner.number("rope_theta", config.rope_theta, 0, 1e12);
-    if (based && theta != config.rope_theta)
-      raise<losa::RangeError>(where, ": rope_theta ", theta, " contradicts rope_theta ", config.rope_theta);
-    config.rope_theta = theta;
-    based = based || inner.find("rope_theta") != nullptr;
+    config.rope_scaling = read_scaling(inner, r, config.positions);
+    config.rope_theta = inner.number("rope_theta", config.rope_theta, 0, 1e12);
   }
   r.must_be_one("partial_rotary_factor");
   r.must_be_false("rope_interleaved");

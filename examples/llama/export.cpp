@@ -54,7 +54,8 @@ class ModelWriter::Writer {
         options_(options),
         compress_(options.compress),
         files_(model.string()),
-        prefix_(base_prefix(files_)) {
+        prefix_(base_prefix(files_)),
+        head_prefix_(head_prefix(files_)) {
     for (const LayerPlan& layer : layers) planned_.emplace(layer.tensor, Planned{layer, {}, nullptr});
     make_directory(out_);
     lay_out();
@@ -183,7 +184,7 @@ class ModelWriter::Writer {
     const auto stored = losa::io::find_compressed(files_, name);
     std::vector<std::size_t> shape{stored.rows, stored.cols};
     if (stored.vector) shape.erase(shape.begin());
-    const std::string written = usual_name(name, prefix_);
+    const std::string written = usual_name(name, prefix_, head_prefix_);
     return {{{written, stored.rows * stored.cols * losa::io::size_of(type)}},
             [this, name, written, type, shape](losa::io::SafetensorsWriter& writer) {
               writer.add(written, type, shape, [this, name, type](losa::io::TensorSink& sink) {
@@ -196,7 +197,7 @@ class ModelWriter::Writer {
   Item copied_item(const Tensor& tensor, const std::string& owner) {
     std::string name = tensor.name;
     if (!owner.empty() && name.starts_with(owner)) name = prefix_of(owner) + name.substr(owner.size());
-    name = usual_name(name, prefix_);
+    name = usual_name(name, prefix_, head_prefix_);
     return {{{name, tensor.bytes.size()}}, [&tensor, name](losa::io::SafetensorsWriter& writer) {
               writer.copy(tensor, losa::io::release_pages, name);
             }};
@@ -207,7 +208,7 @@ class ModelWriter::Writer {
     for (const auto& shard : files_.shards())
       for (const Tensor& tensor : shard.tensors()) {
         const std::string owner = owner_of(tensor);
-        const auto found = planned_.find(usual_name(owner.empty() ? tensor.name : owner, prefix_));
+        const auto found = planned_.find(usual_name(owner.empty() ? tensor.name : owner, prefix_, head_prefix_));
         const bool values = owner.empty() || tensor.name.ends_with(".compressed");
         if (found != planned_.end()) {
           if (!values) continue;
@@ -275,13 +276,13 @@ class ModelWriter::Writer {
     std::vector<std::string> targets = targets_;
     for (const Tensor* tensor : files_.tensors()) {  // compressed before and copied
       const std::string owner = owner_of(*tensor);
-      if (!tensor->name.ends_with(".compressed") || owner.empty() || planned_.contains(usual_name(owner, prefix_)) ||
-          !fits_layout(owner))
+      if (!tensor->name.ends_with(".compressed") || owner.empty() ||
+          planned_.contains(usual_name(owner, prefix_, head_prefix_)) || !fits_layout(owner))
         continue;
       const auto stored = losa::io::find_compressed(files_, owner);
       zeros += stored.rows * stored.cols - stored.kept;
       weights += stored.rows * stored.cols;
-      targets.push_back(prefix_of(usual_name(owner, prefix_)));
+      targets.push_back(prefix_of(usual_name(owner, prefix_, head_prefix_)));
     }
     losa::io::SparsityConfig sparsity;
     sparsity.global_sparsity = weights == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(weights);
@@ -305,6 +306,7 @@ class ModelWriter::Writer {
   SideFiles side_files_;
   losa::io::ShardedCheckpoint files_;
   std::string prefix_;
+  std::string head_prefix_;
   std::map<std::string, Planned> planned_;
   std::vector<Shard> shards_;
   std::map<std::string, std::string> placed_;  // tensor → file

@@ -42,7 +42,7 @@ std::vector<Token> generate(const Model& model, std::span<const Token> prompt, c
                             const std::function<bool(Token)>& on_token) {
   const Config& config = model.config();
   if (prompt.empty()) raise<losa::RangeError>("generate: the prompt is empty");
-  if (!(options.temperature >= 0 && losa::detail::is_finite(options.temperature)))
+  if (!(losa::detail::is_finite(options.temperature) && options.temperature >= 0))
     raise<losa::RangeError>("generate: temperature must be at least 0, got ", options.temperature);
   if (prompt.size() > config.positions || options.tokens > config.positions - prompt.size())
     raise<losa::RangeError>("generate: a prompt of ", prompt.size(), " and ", options.tokens,

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "tool/common.hpp"
 #include "tool/notes.hpp"
@@ -21,14 +22,19 @@ int fail(int code, std::string_view message) {
   return code;
 }
 
-int out_of_memory() {
-  char text[192];
+/// Names the options of the sub-command that take less memory with a smaller number.
+int out_of_memory(const CLI::App& app) {
+  static constexpr std::pair<const char*, const char*> smaller[] = {
+      {"adapt", "--batch, --context or --calibration-context"},
+      {"eval", "--context"},
+      {"generate", "--tokens"},
+      {"bench", "--prefill or --decode"}};
+  std::string advice;
+  for (const auto& [command, options] : smaller)
+    if (app.got_subcommand(command)) advice = std::string("; a smaller ") + options + " needs less";
+  if (app.got_subcommand("eval") && app.get_subcommand("eval")->count("--choices") != 0) advice.clear();
   const std::string held = tool::bytes_text(static_cast<double>(tool::peak_memory()));
-  std::snprintf(
-      text, sizeof text,
-      "not enough memory: %s were held when more was asked for; a smaller --context (and --batch of adapt) needs less",
-      held.c_str());
-  return fail(1, text);
+  return fail(1, "not enough memory: " + held + " were held when more was asked for" + advice);
 }
 
 /// A word that stands where a sub-command should, told by name.
@@ -51,7 +57,8 @@ int run(int argc, char** argv) {
       "Example:\n  losa-llama adapt --model examples/data/tiny --train examples/data/tiny/train.txt \\\n"
       "      --sparsity 0.7 --out tiny-70\n"
       "  losa-llama eval --model tiny-70 --tokens examples/data/tiny/test.txt\n"
-      "losa-llama COMMAND --help tells more.");
+      "losa-llama COMMAND --help tells more.\n"
+      "Exit codes: 0 done, 1 an error while it ran, 2 a mistake in the call, 128 + n ended by signal n.");
   tool::add_adapt(app, argc, argv);
   tool::add_eval(app);
   tool::add_generate(app);
@@ -73,9 +80,9 @@ int run(int argc, char** argv) {
   } catch (const tool::Stopped& stopped) {
     return fail(stopped.code, stopped.what());
   } catch (const std::bad_alloc&) {
-    return out_of_memory();
+    return out_of_memory(app);
   } catch (const std::length_error&) {  // of a vector: more than any memory has
-    return out_of_memory();
+    return out_of_memory(app);
   } catch (const std::exception& error) {
     return fail(1, error.what());
   }

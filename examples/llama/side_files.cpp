@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <limits>
 #include <losa/core/error.hpp>
 #include <losa/io/atomic_file.hpp>
 #include <losa/io/file_kind.hpp>
@@ -71,28 +72,34 @@ bool is_named_as_text(const std::string& name) {
   return endings.contains(lower(fs::path(name).extension().string()));
 }
 
-/// What describes files or runs that are no part of a result: beside one it would say what is not so (an
-/// adapter_config.json makes loaders look for the adapter and its base model).
-bool describes_other_files(const std::string& name) {
-  for (const char* begin : {"adapter_config", "quantize_config", "quant_config", "quantization_config", "trainer_state",
-                            "training_args", "optimizer", "scheduler", "all_results", "train_results", "eval_results",
-                            "params.json", "consolidated", "recipe.y", "openvino_config", "genai_config", "ort_config"})
-    if (name.starts_with(begin)) return true;
-  return false;
-}
-
-/// "onnx/" and the like: the same model in another form, or from its training.
-bool holds_another_form(const std::string& folder) {
-  static const std::set<std::string, std::less<>> names{"onnx/", "original/", "openvino/", "coreml/", "gguf/",
-                                                        "mlx/",  "tflite/",   "runs/",     "logs/",   "wandb/"};
-  return names.contains(lower(folder)) || folder.starts_with("checkpoint-") || folder.starts_with("global_step");
-}
-
 /// The parts of weights, listed; the weights themselves, should they be named after a tokeniser.
 bool is_named_as_weights(const std::string& name) {
   for (const char* end : {".index.json", ".safetensors", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".onnx", ".npz"})
     if (name.ends_with(end)) return true;
   return false;
+}
+
+/// What describes files that are not copied: a reader that finds it would look for them, or take the weights for
+/// theirs. (With adapter_config.json beside it, transformers loads another model.)
+bool is_about_what_is_left(const std::string& name) {
+  static const std::set<std::string, std::less<>> names{
+      "adapter_config.json",      "genai_config.json",    "hf_quant_config.json", "mlc-chat-config.json",
+      "openvino_config.json",     "ort_config.json",      "params.json",          "quant_config.json",
+      "quantization_config.json", "quantize_config.json", "recipe.yaml",          "trainer_state.json"};
+  return names.contains(name) || name.starts_with("training_args");
+}
+
+/// Folders of the same model in another form, or at another time.
+bool holds_another_form(const std::string& folder) {
+  return folder == "onnx" || folder == "openvino" || folder == "original" || folder == "coreml" ||
+         folder.starts_with("checkpoint-");
+}
+
+/// A file beside which, in a folder, every text is about it.
+bool is_main_file(const std::string& name) {
+  for (const char* end : {".bin", ".onnx_data", ".msgpack", ".ot", ".tflite", ".mlmodel", ".engine", ".nemo"})
+    if (name.ends_with(end)) return true;
+  return is_named_as_weights(name);
 }
 
 bool is_text(std::span<const std::byte> bytes) {
@@ -105,6 +112,9 @@ std::string top_folder(const std::string& name) {
   const auto slash = name.find('/');
   return slash == name.npos ? std::string() : name.substr(0, slash + 1);
 }
+
+/// "notes/more/" of "notes/more/text.txt".
+std::string folder_of(const std::string& name) { return name.substr(0, name.rfind('/') + 1); }
 
 /// Reads as many bytes as there is room for, or the whole file. Empty, or why it cannot be read. (Of a mapped file, a
 /// damaged place would end the program.)
@@ -150,7 +160,7 @@ class Search {
     for (const fs::path& folder : {options.out, options.own})
       if (!folder.empty()) excluded_.push_back(fs::weakly_canonical(folder, ignored));
     std::error_code error;
-    look_into(model, "", 0, error);
+    look_into(model, "", 0, false, error);
     if (error) raise<losa::FileError>(model.string(), ": cannot be listed: ", error.message());
   }
 
@@ -159,7 +169,9 @@ class Search {
     SideFiles result;
     for (SideFile& one : copied_) {
       const std::string folder = top_folder(one.name);
-      if (!folder.empty() && texts_[folder] > most_texts_of_a_folder)
+      if (lost_its_main_file(folder_of(one.name)))
+        by_folder[folder].push_back({one.name, 1, one.bytes, "lies beside what is not copied"});
+      else if (!folder.empty() && texts_[folder] > most_texts_of_a_folder)
         by_folder[folder].push_back({one.name, 1, one.bytes, "is one of many"});
       else
         result.copied.push_back(std::move(one));
@@ -186,7 +198,16 @@ class Search {
   }
 
  private:
-  void look_into(const fs::path& folder, const std::string& prefix, int depth, std::error_code& error) {
+  /// Of a folder below the model's, and of those that it lies in.
+  bool lost_its_main_file(std::string folder) const {
+    for (; !folder.empty(); folder = folder_of(folder.substr(0, folder.size() - 1)))
+      if (const auto at = main_files_.find(folder); at != main_files_.end() && at->second.left > at->second.copied)
+        return true;
+    return false;
+  }
+
+  /// `another` is true within a folder of the model in another form.
+  void look_into(const fs::path& folder, const std::string& prefix, int depth, bool another, std::error_code& error) {
     for (fs::directory_iterator at(folder, error); !error && at != fs::directory_iterator(); at.increment(error)) {
       const std::string name = prefix + at->path().filename().string();
       if (depth == 0 && own_.contains(name)) continue;
@@ -194,16 +215,16 @@ class Search {
       const bool link = at->is_symlink(ignored);
       const fs::file_status status = at->status(ignored);
       if (fs::is_directory(status))
-        folder_found(at->path(), name, link, depth);
+        folder_found(at->path(), name, link, depth, another);
       else if (fs::is_regular_file(status))
-        file_found(at->path(), name, depth);
+        file_found(at->path(), name, depth, another);
       else
         leave(at->path(), name, depth,
               link && !fs::exists(status) ? "is a link that leads nowhere" : "is no regular file");
     }
   }
 
-  void folder_found(const fs::path& path, const std::string& name, bool link, int depth) {
+  void folder_found(const fs::path& path, const std::string& name, bool link, int depth, bool another) {
     std::error_code ignored;
     const fs::path canonical = fs::weakly_canonical(path, ignored);
     if (std::ranges::find(excluded_, canonical) != excluded_.end() || holds_result(path)) return;
@@ -212,7 +233,7 @@ class Search {
     if (path.filename().string().starts_with('.')) return leave_folder("is hidden");
     if (depth == deepest) return leave_folder("lies too deep");
     std::error_code error;
-    look_into(path, name + "/", depth + 1, error);
+    look_into(path, name + "/", depth + 1, another || holds_another_form(path.filename().string()), error);
     if (error) leave_folder("cannot be listed: " + error.message());
   }
 
@@ -233,19 +254,28 @@ class Search {
   void leave(const fs::path& path, const std::string& name, int depth, const std::string& why) {
     if (depth == 0 && is_needed(name))
       raise<losa::FileError>(path.string(), ": ", why, "; mend or remove it: the result needs a copy");
+    note_main_file(name, 0);
     left_out_.push_back({name, 1, 0, why});
   }
 
-  void file_found(const fs::path& path, const std::string& name, int depth) {
+  void note_main_file(const std::string& name, std::size_t size) {
+    std::size_t& left = main_files_[folder_of(name)].left;
+    left = std::max(left, is_main_file(name) ? std::numeric_limits<std::size_t>::max() : size);
+  }
+
+  void file_found(const fs::path& path, const std::string& name, int depth, bool another) {
     std::error_code error;
     const auto size = static_cast<std::size_t>(fs::file_size(path, error));
-    const auto leave_out = [&](std::string why) { left_out_.push_back({name, 1, error ? 0 : size, std::move(why)}); };
     const std::string last = path.filename().string();
-    if (last.starts_with('.')) return leave_out("is hidden");
+    const bool hidden = last.starts_with('.'), about = is_about_what_is_left(last);
+    const auto leave_out = [&](std::string why) {
+      if (!hidden && !about) note_main_file(name, error ? 0 : size);
+      left_out_.push_back({name, 1, error ? 0 : size, std::move(why)});
+    };
+    if (hidden) return leave_out("is hidden");
+    if (another) return leave_out("is of the model in another form");
+    if (about) return leave_out("describes what is not copied");
     if (is_named_as_weights(last)) return leave_out("is named as weights");
-    if (holds_another_form(top_folder(name)))
-      return leave_out("belongs to another form of the model, or to its training");
-    if (describes_other_files(last)) return leave_out("describes files that are no part of the result");
     const bool needed = depth == 0 && is_needed(last), by_name = needed || (depth == 0 && is_licence(last));
     if (!by_name && !is_named_as_text(last)) return leave_out("is not named as text");
     if (size > (by_name ? largest_by_name : small_file)) return leave_out("is too large");
@@ -259,14 +289,23 @@ class Search {
     const std::string_view head(reinterpret_cast<const char*>(start.data()), start.size());
     if (const auto pointer = losa::detail::find_pointer(head, size)) return leave_out("is " + pointer->what);
     if (!by_name && !is_text(start)) return leave_out("is no text");
+    std::size_t& copied = main_files_[folder_of(name)].copied;
+    copied = std::max(copied, size);
     copied_.push_back({name, size, path});
   }
+
+  /// The largest file of a folder, of those that are left and those that are copied.
+  struct MainFile {
+    std::size_t left = 0;
+    std::size_t copied = 0;
+  };
 
   std::set<std::string> own_;
   std::vector<fs::path> excluded_;
   std::vector<SideFile> copied_;
   std::vector<LeftOut> left_out_;
-  std::map<std::string, std::size_t> texts_;  // by folder in the model's
+  std::map<std::string, std::size_t> texts_;    // by folder in the model's
+  std::map<std::string, MainFile> main_files_;  // by folder, at any depth
 };
 
 }  // namespace

@@ -7,8 +7,10 @@
 //   llama::copy_side_files(side, "smollm2-70");
 //
 // So no list has to name the formats that weights, optimiser states, pictures and logs come in: what is not known stays
-// behind, and a person is told. Hidden files and folders (.git, .cache) belong to other programs.
-// Symbolic links to files are read through, those to folders are not entered, and special files are never opened.
+// behind, and a person is told. With it stays what is about it: adapter_config.json, the state of a trainer, a folder
+// whose largest file is not copied (onnx/, original/, checkpoint-100/). Hidden files and folders (.git, .cache) belong
+// to other programs. Symbolic links to files are read through, those to folders are not entered, and special files are
+// never opened.
 
 #include <cstddef>
 #include <filesystem>

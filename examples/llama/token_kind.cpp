@@ -72,7 +72,7 @@ std::vector<std::span<const std::byte>> sample(std::span<const std::byte> bytes)
 
 struct ByteCounts : TextCounts {
   std::array<std::size_t, 8> zero_at{}, control_at{}, all_at{};  // by position modulo 8
-  std::size_t spaces = 0;
+  std::array<std::size_t, 2> space_at{};                         // modulo 2
   std::bitset<256> seen;
 };
 
@@ -83,31 +83,31 @@ ByteCounts count_bytes(const std::vector<std::span<const std::byte>>& windows) {
     for (std::size_t i = 0; i < window.size(); ++i) {
       const auto c = std::to_integer<unsigned char>(window[i]);
       ++counts.all_at[i % 8];
-      counts.spaces += c == ' ';
       counts.seen[c] = true;
       counts.zero_at[i % 8] += c == 0;
+      counts.space_at[i % 2] += c == ' ';
       counts.control_at[i % 8] += is_control(c);
     }
   }
   return counts;
 }
 
+/// Words with spaces between them, at even and at odd places: letters of any encoding of one byte for each. Where ids
+/// hold that byte, it is the upper one of many, or the lower.
+bool has_words(const ByteCounts& n) {
+  const std::size_t even = n.space_at[0], odd = n.space_at[1];
+  return n.bytes >= 64 && n.seen.count() >= 12 && (even + odd) * 20 >= n.bytes && (even + odd) * 5 <= n.bytes * 2 &&
+         std::min(even, odd) * 50 >= n.bytes;
+}
+
 /// Text in UTF-8 or another encoding that keeps ASCII, or almost all of it.
 bool is_text(const ByteCounts& n) {
   if (n.printable * 100 >= n.bytes * 95 && n.control * 200 <= n.bytes) return true;
   if (n.control * 500 > n.bytes) return false;
-  if (n.control == 0 && n.bytes >= 64 && n.spaces * 100 >= 8 * n.bytes) return true;  // words of any 8-bit encoding
   // Among the ids of a file, one byte in twenty or more is a control character: the low one of any, the high one of
   // all below 8192.
-  return n.broken * 500 <= n.bytes || (n.bytes >= 1024 && n.control * 1000 <= n.bytes && n.seen.count() >= 20);
-}
-
-/// Little-endian number of `width` bytes, or big-endian.
-std::uint32_t number(std::span<const std::byte> bytes, std::size_t at, std::size_t width, bool swapped) {
-  std::uint32_t value = 0;
-  for (std::size_t b = 0; b < width; ++b)
-    value |= std::to_integer<std::uint32_t>(bytes[at + b]) << (8 * (swapped ? width - 1 - b : b));
-  return value;
+  return n.broken * 500 <= n.bytes || has_words(n) ||
+         (n.bytes >= 1024 && n.control * 1000 <= n.bytes && n.seen.count() >= 20);
 }
 
 /// Of 16-bit units, those that a rule takes.
@@ -122,68 +122,70 @@ double share_of_units(const std::vector<std::span<const std::byte>>& windows, Ru
   return all == 0 ? 0.0 : static_cast<double>(taken) / static_cast<double>(all);
 }
 
-/// UTF-16, which has a byte-order mark, or consists of ASCII or of one script with spaces.
-bool is_utf16(std::span<const std::byte> bytes, const std::vector<std::span<const std::byte>>& windows) {
-  const auto ascii = [](unsigned char c, unsigned char zero) { return zero == 0 && is_printable(c); };
-  const auto little = [&](unsigned char low, unsigned char high) { return ascii(low, high); };
-  const auto big = [&](unsigned char low, unsigned char high) { return ascii(high, low); };
-  const double most = std::max(share_of_units(windows, little), share_of_units(windows, big));
-  if (most >= 0.98) return true;
-  const std::string_view mark = text_of(bytes.first(2));
-  const auto ideograph = [&](unsigned char low, unsigned char high) {
-    const unsigned char page = mark == "\xfe\xff" ? low : high;
-    return page >= 0x30 && page < 0xd8;
-  };
-  if ((mark == "\xff\xfe" || mark == "\xfe\xff") && (most >= 0.05 || share_of_units(windows, ideograph) >= 0.5))
-    return true;
-  const auto one_script = [&](auto&& order) {
-    std::array<std::size_t, 256> pages{};
-    share_of_units(windows, [&](unsigned char a, unsigned char b) { return ++pages[order(a, b)] != 0; });
-    pages[0] = 0;
-    const auto page = static_cast<unsigned char>(std::ranges::max_element(pages) - pages.begin());
-    if (pages[page] == 0) return false;
-    const auto space = [&](unsigned char a, unsigned char b) { return order(a, b) == 0 && is_space(order(b, a)); };
-    const auto belongs = [&](unsigned char a, unsigned char b) {
-      return order(a, b) == page || (order(a, b) == 0 && is_printable(order(b, a)));
-    };
-    return share_of_units(windows, space) >= 0.05 && share_of_units(windows, belongs) >= 0.98;
-  };
-  return one_script([](unsigned char, unsigned char high) { return high; }) ||
-         one_script([](unsigned char high, unsigned char) { return high; });
+/// Little-endian number of `width` bytes, or big-endian.
+std::uint32_t number(std::span<const std::byte> bytes, std::size_t at, std::size_t width, bool swapped) {
+  std::uint32_t value = 0;
+  for (std::size_t b = 0; b < width; ++b)
+    value |= std::to_integer<std::uint32_t>(bytes[at + b]) << (8 * (swapped ? width - 1 - b : b));
+  return value;
 }
 
-/// Share of the 32-bit units, in either byte order, that a rule takes.
-template <class Rule>
-double share_of_words(const std::vector<std::span<const std::byte>>& windows, bool swapped, Rule&& rule) {
-  std::size_t all = 0, taken = 0;
+/// Text in units of 2 or 4 bytes (UTF-16, UTF-32): with a byte-order mark, of ASCII, of one script with spaces, or
+/// Chinese and Japanese with their punctuation.
+bool is_wide_text(const std::vector<std::span<const std::byte>>& windows, std::size_t width, bool swapped) {
+  std::size_t all = 0, ascii = 0, latin = 0, spaces = 0, zeros = 0, east = 0, stops = 0;
+  std::vector<std::size_t> pages(0x1100);
   for (const auto& window : windows)
-    for (std::size_t i = 0; i + 4 <= window.size(); i += 4) {
+    for (std::size_t i = 0; i + width <= window.size(); i += width) {
+      const std::uint32_t c = number(window, i, width, swapped);
       ++all;
-      taken += rule(number(window, i, 4, swapped));
+      zeros += c == 0;
+      ascii += c < 0x7f && is_printable(static_cast<unsigned char>(c));
+      spaces += c < 0x7f && is_space(static_cast<unsigned char>(c));
+      latin += c >= 0xa0 && c < 0x250;
+      east += (c >= 0x3000 && c < 0xa000) || (c >= 0xac00 && c < 0xd800) || (c >= 0xff00 && c < 0xfff0);
+      stops += c == 0x3001 || c == 0x3002 || c == 0xff0c;
+      if (c >= 0x250 && c < 0x110000) ++pages[c >> 8];
     }
-  return all == 0 ? 0.0 : static_cast<double>(taken) / static_cast<double>(all);
+  const auto most = [&](std::size_t count, std::size_t percent) { return count * 100 >= all * percent; };
+  if (all == 0 || zeros * 100 > all) return false;
+  if (most(ascii, 98)) return true;
+  if (windows[0].size() >= width && number(windows[0], 0, width, swapped) == 0xfeff &&
+      (most(ascii, 5) || most(east, 50)))
+    return true;
+  const std::size_t script = *std::ranges::max_element(pages);
+  return (most(spaces, 5) && (most(ascii + latin, 98) || most(ascii + script, 98))) ||
+         (most(stops, 2) && most(ascii + east, 95));
 }
 
-/// UTF-32 with words: characters, of which one in twenty or more is a space.
-bool is_utf32(const std::vector<std::span<const std::byte>>& windows) {
-  for (bool swapped : {false, true}) {
-    const double spaces = share_of_words(windows, swapped, [](std::uint32_t c) { return c == ' '; });
-    const double characters = share_of_words(windows, swapped, [](std::uint32_t c) {
-      return c < 0x80 ? is_printable(static_cast<unsigned char>(c)) : c >= 0xa0 && c < 0x2fa20 && c >> 11 != 0x1b;
-    });
-    if (spaces >= 0.05 && characters >= 0.98) return true;
+/// "UTF-16" or "UTF-32", or neither.
+std::string_view wide_text(const std::vector<std::span<const std::byte>>& windows) {
+  for (const bool swapped : {false, true}) {
+    if (is_wide_text(windows, 4, swapped)) return "UTF-32";
+    if (is_wide_text(windows, 2, swapped)) return "UTF-16";
   }
-  return false;
+  return {};
 }
 
-/// Floating-point numbers of 32 bits, of usual size: of ids of 16 or 32 bits few look like one.
-bool is_float32(const std::vector<std::span<const std::byte>>& windows) {
-  const double usual = share_of_words(windows, false, [](std::uint32_t bits) {
-    const std::uint32_t exponent = bits >> 23 & 0xff;
-    return exponent >= 127 - 24 && exponent <= 127 + 24;
-  });
-  const double zeros = share_of_words(windows, false, [](std::uint32_t bits) { return bits << 1 == 0; });
-  return usual >= 0.25 && usual + zeros >= 0.99;
+/// Floating-point numbers of that size, of usual magnitudes: their upper 16 bits are then of a few kinds, and the lower
+/// ones are not, while two ids are alike. Ids of 32 or 64 bits would be very small numbers.
+template <class Float>
+bool is_floating(const std::vector<std::span<const std::byte>>& windows, const ByteCounts& n) {
+  const auto usual = [](std::uint32_t upper) {
+    const std::uint32_t least = sizeof(Float) == 4 ? 0x3586 : 0x3eb0, largest = sizeof(Float) == 4 ? 0x4cbe : 0x4197;
+    upper &= 0x7fff;  // 1e-6 to 1e8 with either sign
+    return upper >= least && upper <= largest;
+  };
+  std::size_t some = 0, taken = 0, alike = 0;
+  for (const auto& window : windows)
+    for (std::size_t i = 0; i + sizeof(Float) <= window.size(); i += sizeof(Float)) {
+      const auto number_at = window.subspan(i, sizeof(Float));
+      if (std::ranges::all_of(number_at, [](std::byte b) { return b == std::byte{0}; })) continue;
+      ++some;
+      taken += usual(number(window, i + sizeof(Float) - 2, 2, false));
+      alike += usual(number(window, i + sizeof(Float) - 4, 2, false));
+    }
+  return some >= 16 && n.seen.count() >= 16 && taken * 50 >= some * 49 && alike * 2 <= some;
 }
 
 /// Bytes per number, if there are more than `bits` and all but few of the upper ones are zero; else 0.
@@ -239,15 +241,14 @@ std::string what_else(std::span<const std::byte> bytes, std::size_t bits, std::s
 
   if (bits != 8 && (n.bytes >= 32 || odd) && is_text(n))
     return text("looks like text, ", tokens, ": make tokens of it first (examples/llama/tools/text.py encode)");
-  // A vocabulary of a few hundred may be that of bytes, stored in 16 bits each.
-  const auto encoded = [&](const char* name) {
-    return text("looks like ", name, " text, ", tokens, ": ",
-                bits == 8 ? "convert it to UTF-8" : "make tokens of it first (examples/llama/tools/text.py encode)");
-  };
-  if (n.bytes >= 128 && is_utf32(windows)) return encoded("UTF-32");
-  if (n.bytes >= 64 && (bits != 16 || vocabulary >= 1024) && is_utf16(bytes, windows)) return encoded("UTF-16");
-  if (n.bytes >= 256 && !is_text(n) && is_float32(windows))
-    return text("looks like floating-point numbers of 32 bits, ", tokens, ": write whole numbers of 8, 16 or 32 bits");
+  // A vocabulary of a few hundred may be that of bytes, stored in more bits each.
+  if (n.bytes >= 64 && (bits == 8 || vocabulary >= 1024))
+    if (const std::string_view wide = wide_text(windows); !wide.empty())
+      return text("looks like ", wide, " text, ", tokens, ": ",
+                  bits == 8 ? "convert it to UTF-8" : "make tokens of it first (examples/llama/tools/text.py encode)");
+  if (is_floating<float>(windows, n) || is_floating<double>(windows, n))
+    return text("looks like floating-point numbers of ", is_floating<float>(windows, n) ? 32 : 64, " bits, ", tokens,
+                ": write the ids as whole numbers");
   if (const std::size_t width = padded_width(n, bits); width == 8)
     return text("looks like 64-bit numbers, ", tokens, ": write them with 8, 16 or 32 bits");
   else if (width != 0)
@@ -255,8 +256,11 @@ std::string what_else(std::span<const std::byte> bytes, std::size_t bits, std::s
   if (bits != 8 && is_big_endian(windows, n, bits, vocabulary))
     return text("looks like big-endian numbers, ", tokens, ": swap their bytes");
   if (bits == 32 && n.bytes >= 256 && share_outside(windows, 4, false, vocabulary) >= 0.5 &&
-      share_outside(windows, 2, false, vocabulary) == 0)
+      share_outside(windows, 2, false, vocabulary) == 0) {
+    if (n.control * 50 < n.bytes)  // as in no file of ids
+      return text("looks like no numbers, ", tokens, ": make tokens of it first (examples/llama/tools/text.py encode)");
     return text("looks like 16-bit numbers, ", tokens, ": --token-bits 16 reads those");
+  }
   if (bits == 8 && n.bytes >= 1024) {
     std::size_t low = 0, high = 0;
     for (std::size_t at = 0; at < 8; ++at) (at % 2 == 0 ? low : high) += n.control_at[at];

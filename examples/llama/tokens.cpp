@@ -18,9 +18,16 @@ using losa::detail::raise;
 
 namespace {
 
-/// A pipe to its end. Who writes may let us wait for ever: a signal that the program handles ends it.
-std::vector<std::byte> read_pipe(const std::string& path) {
-  const losa::detail::FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+/// A pipe to its end. Nobody knows how long its writer takes: `waiting` is asked before each wait.
+std::vector<std::byte> read_pipe(const std::string& path, const std::function<void()>& waiting) {
+  const auto waited = [&](auto&& call) {
+    for (;;) {
+      if (waiting) waiting();
+      const auto result = call();
+      if (result != -1 || errno != EINTR) return result;
+    }
+  };
+  const losa::detail::FileHandle file(waited([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); }));
   if (!file) raise<losa::FileError>(path, ": cannot open for reading: ", losa::detail::errno_text(errno));
   std::vector<std::byte> bytes;
   for (std::size_t room = std::size_t{1} << 16;; room = bytes.size()) {
@@ -28,7 +35,7 @@ std::vector<std::byte> read_pipe(const std::string& path) {
     bytes.resize(had + room);
     std::size_t filled = had;
     while (filled < bytes.size()) {
-      const ssize_t n = ::read(file.get(), bytes.data() + filled, bytes.size() - filled);
+      const ssize_t n = waited([&] { return ::read(file.get(), bytes.data() + filled, bytes.size() - filled); });
       if (n < 0) raise<losa::FileError>(path, ": cannot be read: ", losa::detail::errno_text(errno));
       filled += static_cast<std::size_t>(n);
       if (n != 0) continue;
@@ -126,7 +133,8 @@ void Tokens::check(std::size_t vocabulary) const {
   });
 }
 
-Tokens open_tokens(const std::filesystem::path& path, std::size_t vocabulary, std::size_t bits) {
+Tokens open_tokens(const std::filesystem::path& path, std::size_t vocabulary, std::size_t bits,
+                   const std::function<void()>& waiting) {
   const bool given = bits != 0;
   if (!given) bits = default_token_bits(vocabulary);
   if (bits != 8 && bits != 16 && bits != 32)
@@ -138,7 +146,7 @@ Tokens open_tokens(const std::filesystem::path& path, std::size_t vocabulary, st
   source->path = path.string();
   struct stat status {};
   if (::stat(path.c_str(), &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode)))
-    source->pipe = read_pipe(path.string());
+    source->pipe = read_pipe(path.string(), waiting);
   else
     source->file = losa::io::MappedFile(path.string());
   const std::span<const std::byte> bytes = source->bytes();

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <losa/core/error.hpp>
 #include <memory>
 #include <span>
@@ -56,7 +57,8 @@ class Tokens {
   }
 
  private:
-  friend Tokens open_tokens(const std::filesystem::path& path, std::size_t vocabulary, std::size_t bits);
+  friend Tokens open_tokens(const std::filesystem::path& path, std::size_t vocabulary, std::size_t bits,
+                            const std::function<void()>& waiting);
   struct Source;
 
   void check_piece(std::size_t first, std::span<const Token> ids, std::size_t vocabulary) const;
@@ -69,8 +71,10 @@ class Tokens {
 /// Opens a token file (or reads a pipe to its end); bits = 0 means default_token_bits(vocabulary), and that the file is
 /// looked at in a few places: what is plainly something else is refused. Ids are looked at when they are read.
 /// Throws losa::FileError (unreadable, empty, a size that is no whole number of tokens, something else than tokens),
-/// losa::RangeError (bits that are not 0, 8, 16 or 32).
-Tokens open_tokens(const std::filesystem::path& path, std::size_t vocabulary, std::size_t bits = 0);
+/// losa::RangeError (bits that are not 0, 8, 16 or 32). `waiting` is called before a pipe is waited for, and again
+/// whenever a signal interrupts that; it may throw to give the pipe up.
+Tokens open_tokens(const std::filesystem::path& path, std::size_t vocabulary, std::size_t bits = 0,
+                   const std::function<void()>& waiting = {});
 
 /// All tokens of a small file at once. Throws as open_tokens() and Tokens::read() do.
 std::vector<Token> read_tokens(const std::filesystem::path& path, std::size_t vocabulary, std::size_t bits = 0);

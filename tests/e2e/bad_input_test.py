@@ -365,7 +365,7 @@ class Directories(BadInputCase):
         (self.model / "sub").mkdir()
         shutil.copy(self.model / self.shards[0], self.model / "sub")
         moved = [n for n, s in self.index["weight_map"].items() if s == self.shards[0]]
-        for target in (f"../{self.shards[0]}", str(self.tmp / self.shards[0]), f"sub//{self.shards[0]}", f"./{self.shards[0]}",
+        for target in (f"../{self.shards[0]}", str(self.tmp / self.shards[0]), f"sub//{self.shards[0]}",
                        f"../model/{self.shards[0]}", f"sub/../{self.shards[0]}", "..", ".", "", "/", f"..\\{self.shards[0]}",
                        f"{self.shards[0]}\0", f"{self.shards[0]}/"):
             with self.subTest(target):
@@ -407,17 +407,17 @@ class Directories(BadInputCase):
                   "original_max_position_embeddings": 32}
         usual = small_config(attention_bias=True, mlp_bias=False, rope_scaling=llama3, attention_dropout=0.0, dtype="float32",
                              initializer_range=0.02, pretraining_tp=1, use_cache=True, bos_token_id=1, eos_token_id=[2, 3],
-                             pad_token_id=None, sliding_window=None, rope_interleaved=False, partial_rotary_factor=1.0)
+                             pad_token_id=None, sliding_window=None, is_causal=True, rope_interleaved=False, partial_rotary_factor=1.0)
         unneeded = {"architectures", "attention_dropout", "dtype", "initializer_range", "pretraining_tp", "torch_dtype", "use_cache"}
         lies = {field: [value * 2, value + 1, 0, -value, "x"] for field, value in usual.items()
                 if type(value) is int and field not in {"max_position_embeddings", "bos_token_id"} | unneeded}
         lies |= {field: [not value, "x", 1] for field, value in usual.items() if type(value) is bool and field not in unneeded}
-        first = "original_max_position_embeddings"  # max_position_embeddings where it is missing
+        first = "original_max_position_embeddings"  # max_position_embeddings where it is missing; no scaling without a type
         lies |= {"max_position_embeddings": [0, -64, 32, "x"], "bos_token_id": ["x"], "eos_token_id": ["x"],
-                 "pad_token_id": ["x"], "sliding_window": ["x", [16]], "model_type": ["x"], "hidden_act": ["gelu"],
+                 "pad_token_id": ["x"], "sliding_window": ["x", True], "model_type": ["x"], "hidden_act": ["gelu"],
                  "rms_norm_eps": [-1, 2, "x"], "rope_theta": [0, -1, "x"], "partial_rotary_factor": [0.5, "x"],
                  "rope_scaling": ["x", {"type": "x"},
-                                  *({k: v for k, v in llama3.items() if k != dropped} for dropped in llama3 if dropped != first),
+                                  *({k: v for k, v in llama3.items() if k != dropped} for dropped in llama3 if dropped not in (first, "rope_type")),
                                   *(llama3 | {k: bad} for k in llama3 for bad in (0, -1, "x"))]}
         lies["tie_word_embeddings"] = ["x", 1]  # where it says true and the head is another matrix, the values decide
         self.assertEqual(set(lies) | unneeded, set(usual))
@@ -490,6 +490,8 @@ class Arguments(BadInputCase):
                           ["generate", "--model", self.model, "--prompt", "x", "--top-k", "-1"],
                           ["bench", "--model", self.model, "--prefill", "-1"],
                           ["eval", "--model", self.model, "--tokens", self.train, "--context", "-1"],
+                          ["eval", "--model", self.model, "--tokens", self.train, "--context", "1"],
+                          ["eval", "--model", self.model, "--tokens", self.train, "--context", "0"],
                           ["generate", "--model", self.model, "--prompt", "x", "--temperature", "-1"],
                           ["generate", "--model", self.model, "--prompt", "x", "--temperature", "nan"],
                           ["generate", "--model", self.model, "--prompt", "x", "--temperature", "inf"],
@@ -517,6 +519,12 @@ class Arguments(BadInputCase):
             for tokens in ("65", "1000000000000", "18446744073709551615"):
                 self.refuse(1, "bench", "--model", self.model, option, tokens, says=f"{option}: must be at most")
 
+    def sparse_text(self, size):
+        path = self.tmp / "sparse"
+        path.write_bytes(b"")
+        os.truncate(path, size)
+        return path
+
     def test_memory_that_is_not_there(self):
         def limit():
             resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
@@ -524,7 +532,11 @@ class Arguments(BadInputCase):
             self.skipTest("this build reserves more memory than the test allows")
         model = self.write("long", config=small_config(max_position_embeddings=2**24))
         self.refuse(1, "generate", "--model", model, "--prompt", "a", "--tokens", "16777000", preexec_fn=limit,
-                    says="not enough memory")
+                    says="a smaller --tokens needs less")
+        self.refuse(1, "eval", "--model", model, "--tokens", self.sparse_text(2**24), "--context", "16777216", "--sequences", "1",
+                    preexec_fn=limit, says="a smaller --context needs less")
+        done = support.call("inspect", "--model", model, preexec_fn=limit)
+        self.assertNotIn("--context", done.stderr)
 
     def test_what_the_model_does_not_allow(self):
         for arguments, says in ([["--pattern", "2:5"], "2:5"],  # divides neither 24 nor 44
@@ -539,8 +551,14 @@ class Arguments(BadInputCase):
             with self.subTest(arguments=arguments):
                 self.refuse(1, *self.adapt(self.model, *arguments), says=says)
                 self.assertFalse(self.out.exists())
-        self.refuse(1, "eval", "--model", self.model, "--tokens", self.train, "--context", "65", says="65")
-        self.refuse(1, *self.evaluate(self.model)[:-1], "81", says="sequences")
+        self.refuse(1, "eval", "--model", self.model, "--tokens", self.train, "--context", "65",
+                    says=f"--context 65 exceeds max_position_embeddings 64 of {self.model}")
+        says = f"{self.train}: its 4000 tokens hold 80 sequences of --context 50, --sequences asks for 81; give fewer, or all"
+        self.refuse(1, *self.evaluate(self.model)[:-1], "81", says=says)
+        few = support.write_tokens(self.tmp / "few", 49)
+        for sequences in ("1", "all"):
+            self.refuse(1, "eval", "--model", self.model, "--tokens", few, "--context", "50", "--sequences", sequences,
+                        says=f"{few}: its 49 tokens hold 0 sequences of --context 50")
 
     def test_token_files(self):
         empty, short = self.tmp / "empty", self.tmp / "short"

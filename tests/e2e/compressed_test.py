@@ -230,17 +230,6 @@ class Unneeded(CompressedCase):
         self.assertEqual(self.evaluate(out), self.evaluate(expected))
         self.assertEqual(self.evaluate(out / "compressed"), self.evaluate(expected / "compressed"))
 
-    def test_saved_inside_a_wrapper(self):
-        """Every name has the wrapper's before it, that of the head too."""
-        tensors = support.random_tensors(support.small_config())
-        usual = support.write_model(self.tmp / "usual", tensors=tensors)
-        wrapped = support.write_model(self.tmp / "wrapped", tensors={"model." + name: t for name, t in tensors.items()})
-        self.assertEqual(self.evaluate(wrapped), self.evaluate(usual))
-        out = self.adapt(wrapped, "out", "--sparsity", "0.5", "--method", "prune")
-        expected = self.adapt(usual, "expected", "--sparsity", "0.5", "--method", "prune")
-        self.assertEqual(support.read_checkpoint(out).keys(), support.read_checkpoint(expected).keys())
-        self.assertEqual(self.evaluate(out / "compressed"), self.evaluate(expected / "compressed"))
-
     def test_saved_without_its_head(self):
         """A tied model that was saved as its trunk alone has names without `model.`."""
         config = support.small_config(tie_word_embeddings=True)
@@ -255,6 +244,26 @@ class Unneeded(CompressedCase):
                 for memory in ("all", "block"):
                     out = self.adapt(model, f"out{prefix}{memory}", "--sparsity", "0.5", "--skip", "layers.0", "--memory", memory)
                     self.assert_same_files(out, expected)
+
+    def test_saved_by_a_module_that_holds_it(self):
+        """With `model.` before every name, the head's too, or before the head's alone."""
+        tensors = support.random_tensors(support.small_config())
+        usual = support.write_model(self.tmp / "usual", tensors=tensors)
+        expected = self.adapt(usual, "expected", "--sparsity", "0.5", "--method", "prune")
+        for name, rename in {"all": lambda name: "model." + name,
+                             "head": lambda name: "model." + name if name.startswith("lm_head") else name}.items():
+            with self.subTest(name):
+                model = support.write_model(self.tmp / name, tensors={rename(name): t for name, t in tensors.items()})
+                self.assertEqual(self.evaluate(model), self.evaluate(usual))
+                self.assert_same_files(self.adapt(model, f"out-{name}", "--sparsity", "0.5", "--method", "prune"), expected)
+        with self.subTest("compressed"):
+            parts = support.read_checkpoint(expected / "compressed")
+            config = json.loads((expected / "compressed" / "config.json").read_text())
+            model = support.write_model(self.tmp / "parts", config=config, tensors={"model." + name: t for name, t in parts.items()})
+            self.assertEqual(self.evaluate(model), self.evaluate(expected / "compressed"))
+        del tensors["lm_head.weight"]
+        model = support.write_model(self.tmp / "headless", tensors={"model." + name: t for name, t in tensors.items()})
+        self.refuse(1, "eval", "--model", model, "--tokens", self.train, says='there is "model.model.embed_tokens.weight", but')
 
     def test_missing_ones_beside_those_there(self):
         tensors = support.random_tensors(support.small_config())

@@ -84,7 +84,7 @@ class EndTokens(ReadingCase):
         self.assertEqual(done.stdout, bytes(self.usual[:2]) + b"\n")
 
     def test_a_file_that_says_nothing_clear(self):
-        for content, says in [(b"", "not valid JSON"), (b"{", "not valid JSON"), (b"[]", "must hold a JSON object"),
+        for content, says in [(b"", "is empty, not JSON"), (b"{", "not valid JSON"), (b"[]", "must hold a JSON object"),
                               (b"null", "must hold a JSON object"), (LFS, "Git LFS pointer"), (b"<html>", "HTML"),
                               (b'{"eos_token_id": "2"}', "eos_token_id"), (b'{"eos_token_id": [2, 1.5]}', "eos_token_id"),
                               (b'{"eos_token_id": true}', "eos_token_id"), (b'{"bos_token_id": {}}', "bos_token_id"),
@@ -131,8 +131,8 @@ class Values(ReadingCase):
             {"rope_scaling": {}}, {"rope_scaling": []}, {"rope_scaling": {"type": "default"}},
             {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, {"rope_parameters": {"rope_theta": 10000.0}},
             {"sliding_window": 64}, {"layer_types": ["full_attention"]}, {"hidden_act": "swish"},
-            {"sliding_window": 8}, {"attention_chunk_size": 8}, {"use_sliding_window": True, "sliding_window": 8},
-            {"layer_types": ["sliding_attention"], "sliding_window": 8}, {"rope_scaling": {"factor": 2.0}},
+            {"sliding_window": 8, "layer_types": ["sliding_attention"]}, {"sliding_window": 8, "use_sliding_window": False}, {"attention_chunk_size": 8},
+            {"rope_scaling": {"factor": 2.0}}, {"original_max_position_embeddings": 16}, {"is_causal": True},
             {"quantization_config": None}, {"auto_map": {"AutoModelForCausalLM": "modeling.X"}}, {"logits_scaling": 8.0},
         ]:
             with self.subTest(change):
@@ -142,9 +142,39 @@ class Values(ReadingCase):
         (model / "config.json").write_text(text[:-1] + ', "hidden_size": 24, "torch_dtype": "float32"}')
         self.assertEqual(self.nll(model), usual)
 
+    def test_which_of_two_rotary_embeddings_counts(self):
+        """The one that transformers 5.24 takes: left is what a file may say, right the same in one place."""
+        model = self.write()
+
+        def nll(change):
+            (model / "config.json").write_text(json.dumps({**small_config(), "rope_theta": None} | change))
+            return self.nll(model)
+        llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        first = "original_max_position_embeddings"
+        linear = {"type": "linear", "factor": 2.0}
+        other = {"rope_type": "default", "rope_theta": 500.0}
+        seen = set()
+        for said, meant in [
+            ({first: 16, "rope_scaling": llama3}, {"rope_scaling": llama3 | {first: 16}}),
+            ({first: 16, "rope_scaling": llama3 | {first: 32}}, {"rope_scaling": llama3 | {first: 16}}),
+            ({first: 16, "rope_parameters": llama3 | {first: 32, "rope_theta": 500.0}},
+             {"rope_theta": 500.0, "rope_scaling": llama3 | {first: 16}}),
+            ({"rope_theta": 10.0, "rope_scaling": other}, {"rope_theta": 500.0}),
+            ({"rope_theta": 10.0, "rope_parameters": {"rope_theta": 500.0}}, {"rope_theta": 500.0}),
+            ({"rope_theta": 10.0, "rope_scaling": linear, "rope_parameters": other}, {"rope_theta": 10.0, "rope_scaling": linear}),
+            ({"rope_scaling": linear, "rope_parameters": other}, {"rope_scaling": linear}),
+            ({"rope_scaling": {}, "rope_parameters": other}, {"rope_theta": 500.0}),
+        ]:
+            with self.subTest(said):
+                got = nll(said)
+                seen.add(got)
+                self.assertEqual(got, nll(meant))
+        self.assertEqual(len(seen), 5)
+
     def test_what_would_compute_something_else_is_refused(self):
         model = self.write()
-        for change in [{"layer_types": ["full_attention", "linear_attention"]}, {"is_causal": False}, {"per_layer_config": {"0": {"intermediate_size": 8}}},
+        for change in [{"layer_types": ["full_attention", "linear_attention"]}, {"is_causal": False},
+                       {"per_layer_config": {"0": {"intermediate_size": 8}}},
                        {"rope_scaling": {"type": "yarn", "factor": 2.0}}, {"hidden_act": "gelu"},
                        {"transformers_weights": "other.safetensors"}, {"model_type": "mistral"}]:
             with self.subTest(change):
@@ -174,6 +204,20 @@ class Values(ReadingCase):
         text = (model / INDEX).read_text()
         (model / INDEX).write_text(text.replace('"weight_map": {', f'"weight_map": {{"lm_head.weight": "{shard}", ', 1))
         self.assertEqual(self.nll(model), usual)
+
+    def test_an_index_that_names_its_shards_in_other_words(self):
+        model = self.write(shards=2)
+        usual = self.nll(model)
+
+        def other(weights):
+            for n, name in enumerate(weights):
+                weights[name] = "./" + weights[name] if n % 3 else weights[name]
+        self.index(model, other)
+        self.assertEqual(self.nll(model), usual)
+        out = self.tmp / "out"
+        self.succeed("adapt", "--model", model, "--train", self.train, "--out", out, "--sparsity", "0.5", "--method", "prune",
+                     "--context", "50", *QUICK)
+        self.assertEqual(support.report(out)["run"]["left_out"], [])
 
     def test_an_index_that_errs_about_what_is_needed(self):
         model = self.write(shards=3, config=small_config(tie_word_embeddings=False))

@@ -179,13 +179,13 @@ class Forms(ResultCase):
 
     def test_everything_else_is_copied(self):
         (self.source / "tokenizer.json").write_text("{}")
-        (self.source / "original").mkdir()
-        (self.source / "original" / "params.json").write_text('{"dim": 24}')
+        (self.source / "notes").mkdir()
+        (self.source / "notes" / "more.json").write_text('{"dim": 24}')
         (self.source / ".cache").mkdir()
         (self.source / ".cache" / "lock").write_text("")
         out = self.adapt(self.source, "--sparsity", "0.5", out="copied")
         for directory in (out, out / "compressed"):
-            for name in ("tokenizer.json", "original/params.json"):
+            for name in ("tokenizer.json", "notes/more.json"):
                 self.assertEqual((directory / name).read_bytes(), (self.source / name).read_bytes())
             self.assertFalse((directory / ".cache").exists())
             before, after = support.read_checkpoint(self.source), support.read_checkpoint(directory)

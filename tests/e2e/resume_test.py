@@ -229,8 +229,8 @@ class Interrupted(RunTestCase):
 
 
 class Resume(RunTestCase):
-    def killed_with_state(self, out):
-        process = self.start(self.long(out))
+    def killed_with_state(self, out, *more):
+        process = self.start(self.long(out, *more))
         wait_until((out / ".partial/state.safetensors").exists, process)
         process.kill()
         process.communicate()
@@ -297,7 +297,7 @@ class Resume(RunTestCase):
         before = self.snapshot(out)
         others = [["--seed", "7"], ["--lr", "0.001"], ["--mean-rank", "4"], ["--alpha", "8"], ["--delta", "0.1"],
                   ["--batch", "1"], ["--mask", "wanda"], ["--skip", "q_proj"], ["--dtype", "f32"],
-                  ["--hold-out", "0.1"], ["--regrow"], ["--method", "unmasked"], ["--keep-mask"]]
+                  ["--hold-out", "0.1"], ["--regrow"], ["--method", "unmasked"], ["--keep-mask"], ["--no-keep-mask"]]
         for other in others:
             self.refuse(1, *self.long(out, "--resume", *other), says="other arguments")
         self.refuse(1, *self.long(out, "--resume", "--seed", "7"), says="other arguments: seed 0, now 7\n")
@@ -309,14 +309,18 @@ class Resume(RunTestCase):
         self.train.write_bytes(text)
         self.succeed(*self.long(out, "--resume", "--threads", "3"))
 
-    def test_an_option_that_is_left_out_is_another_argument(self):
-        out = self.tmp / "out"
-        process = self.start(self.long(out, "--keep-mask"))
-        wait_until((out / ".partial/state.safetensors").exists, process)
-        process.kill()
-        process.communicate()
-        self.refuse(1, *self.long(out, "--resume"), says="other arguments: keep_mask true, now null\n")
-        self.succeed(*self.long(out, "--resume", "--keep-mask"))
+    def test_without_an_argument_that_was_given_is_refused(self):
+        """Every argument that may be left out: forgotten, it is another run."""
+        given = [("keep_mask", ["--keep-mask"]), ("keep_mask", ["--no-keep-mask"]), ("regrow", ["--regrow"]), ("skip", ["--skip", "q_proj"])]
+        for n, (name, more) in enumerate(given):
+            with self.subTest(more):
+                out = self.tmp / f"out-{n}"
+                self.killed_with_state(out, *more)
+                self.refuse(1, *self.long(out, "--resume"), says=f"other arguments: {name} ")
+        finished = self.tmp / "finished"
+        self.succeed(*self.short(finished, "--keep-mask"))
+        self.refuse(1, *self.short(finished, "--resume"), says="other arguments: keep_mask true, now null\n")
+        self.succeed(*self.short(finished, "--resume", "--keep-mask"))
 
     def test_with_other_kernels_is_refused(self):
         out = self.tmp / "out"

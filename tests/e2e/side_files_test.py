@@ -76,6 +76,33 @@ class SideFiles(support.TestCase):
         self.assertRegex(line[0], r"^left out     21 files \(15\.0 MB\): nameless \(6\.0 MB\), .* and more, in report\.json$")
         self.assertIn("one copy     tokenizer.json: not again in compressed/\n", self.told)
 
+    def test_what_describes_files_that_are_left_is_left(self):
+        """adapter_config.json would make another model of the result; nor are the others about it."""
+        about = ["adapter_config.json", "quantize_config.json", "recipe.yaml", "params.json", "trainer_state.json",
+                 "training_args.json", "hf_quant_config.json", "notes/adapter_config.json"]
+        folders = {"onnx/config.json": 2, "onnx/tokenizer.json": 2, "original/tokenizer.model": 2, "original/readme.md": 2,
+                   "checkpoint-100/config.json": 2, "checkpoint-100/more/vocab.txt": 2,
+                   "exported/model.safetensors": 10, "exported/config.json": 500, "exported/sub/config.json": 2,
+                   "mobile/model.pte": 1000, "mobile/config.json": 999, "old/pytorch_model.bin": 1, "old/config.json": 20}
+        stays = {"notes/text.txt": 5, "additional_chat_templates/x.jinja": 5, "pictures/one.png": 9, "pictures/list.txt": 10,
+                 "1_Pooling/config.json": 7, "tree/deep/a.txt": 5, "tree/branch/model.pt": 50}
+        for name in about:
+            self.put(name)
+        for name, size in (folders | stays).items():
+            self.put(name, b"x" * size)
+        (self.model / "linked").mkdir()
+        (self.model / "linked/model.onnx").symlink_to("nowhere")
+        self.put("linked/config.json")
+        left, _ = self.adapt()
+        kept = {"notes/text.txt", "additional_chat_templates/x.jinja", "pictures/list.txt", "1_Pooling/config.json", "tree/deep/a.txt"}
+        self.assertEqual(self.beside(self.out), kept)
+        self.assertEqual(self.beside(self.out / "compressed"), kept)
+        linked = {"linked/model.onnx", "linked/config.json"}
+        self.assertEqual(set(left), {*about, *folders, *(stays.keys() - kept), *linked})
+        self.assertEqual(left["adapter_config.json"]["why"], "describes what is not copied")
+        self.assertEqual(left["onnx/config.json"]["why"], "is of the model in another form")
+        self.assertEqual(left["exported/sub/config.json"]["why"], "lies beside what is not copied")
+
     def test_nothing_beside(self):
         self.assertEqual(self.adapt(), ({}, []))
         self.assertNotIn("left out", self.told)

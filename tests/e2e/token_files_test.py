@@ -3,7 +3,9 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
+import time
 
 import numpy as np
 
@@ -71,23 +73,27 @@ class Kinds(TokenFileCase):
                     path = self.file(content)
                     done = self.refuse(1, *self.evaluate(vocabulary, path), says="looks like text")
                     self.assertIn("text.py encode", done.stderr)
+        few = "Привет как дела у тебя сегодня? " * 100
+        wide = {"english": TEXT[:4000].decode("ascii", "replace"), "cyrillic": cyrillic, "chinese": chinese, "few": few,
+                "french": "Ça été déjà vu à l'étage où naît l'été. " * 100}
+        for name, text in wide.items():
+            for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"):
+                for vocabulary in (256, 32000, 70000):
+                    with self.subTest(name, encoding=encoding, vocabulary=vocabulary):
+                        path = self.file(text.encode(encoding))
+                        done = self.refuse(1, *self.evaluate(vocabulary, path), says=f"looks like {encoding[:6]} text")
+                        self.assertNotIn("reads those", done.stderr)
+        for encoding in ("cp1251", "koi8-r", "latin-1"):
+            text = wide["french"] if encoding == "latin-1" else few
+            for vocabulary in (32000, 70000):
+                with self.subTest(encoding, vocabulary=vocabulary):
+                    path = self.file(text.encode(encoding))
+                    self.refuse(1, *self.evaluate(vocabulary, path), says="looks like text")
         told = self.refused(TEXT[:20000], "looks like text")
         self.assertIn("--token-bits 16", told)
         self.refused(cyrillic.encode("utf-16"), "looks like UTF-16", 65536)
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16-le"), "looks like (UTF-16|text)")
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16-be"), "looks like UTF-16")
-        words = TEXT[:4000].decode("ascii", "replace")
-        for vocabulary in (32000, 70000, 128256):  # whose ids are of 16 and of 32 bits
-            with self.subTest(vocabulary=vocabulary):
-                for name, text in (("UTF-16", words), ("UTF-16", cyrillic), ("UTF-32", words), ("UTF-32", cyrillic)):
-                    for order in ("-le", "-be", ""):
-                        told = self.refused(text.encode(name + order), f"looks like ({name} )?text", vocabulary)
-                        self.assertNotIn("reads those", told)
-                self.refused(cyrillic.encode("cp1251"), "looks like text", vocabulary)
-                self.refused(cyrillic[:100].encode("cp1251"), "looks like text", vocabulary)
-                self.refused("Ça été déjà vu. ".encode("latin1") * 50, "looks like text", vocabulary)
-                for numbers in (np.random.default_rng(1).normal(size=4000), np.arange(4000)):
-                    self.refused(numbers.astype("<f4").tobytes(), "floating-point numbers of 32 bits", vocabulary)
 
     def test_insisting(self):
         path = self.file(bytes(b for b in TEXT[:4000] if b < 124))
@@ -124,6 +130,11 @@ class Kinds(TokenFileCase):
         self.refused(self.ids(), "16-bit numbers", 256)  # another model's tokens
         self.refused(self.ids(256), "16-bit numbers.*--token-bits 16", 256)
         self.refused(TEXT[:4000].decode("ascii", "replace").encode("utf-16"), "UTF-16", 256)
+        floats = np.random.default_rng(1).standard_normal(2000)
+        for vocabulary in (256, 32000, 70000):
+            self.refused(floats.astype("<f4").tobytes(), "floating-point numbers of 32 bits", vocabulary)
+            self.refused(np.frombuffer(self.ids(), "<u2").astype("<f4").tobytes(), "floating-point numbers of 32 bits", vocabulary)
+            self.refused(floats.astype("<f8").tobytes(), "floating-point numbers of 64 bits", vocabulary)
         self.accepted(self.ids(kind="<u4"), 32000, "--token-bits", "32")
         self.accepted(self.ids(256), 256, "--token-bits", "16")
 
@@ -196,6 +207,25 @@ class Memory(TokenFileCase):
         plain = self.succeed(*self.evaluate(32000, path)).stdout
         done = subprocess.run([TOOL, *map(str, self.evaluate(32000, "/dev/stdin"))], input=content, capture_output=True)
         self.assertEqual((done.returncode, done.stdout.decode()), (0, plain), done.stderr)
+
+    def test_a_signal_ends_the_wait_for_a_pipe(self):
+        """Whether nobody opens it, or nobody writes."""
+        fifo = self.tmp / "fifo"
+        os.mkfifo(fifo)
+        for path in (fifo, "/dev/stdin"):
+            for arguments in self.everywhere(32000, path):
+                for which in (signal.SIGTERM, signal.SIGINT):
+                    with self.subTest(arguments[0], path=path, signal=which):
+                        process = subprocess.Popen([TOOL, *map(str, arguments)], stdin=subprocess.PIPE,
+                                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                        self.addCleanup(process.kill)
+                        time.sleep(0.5)
+                        self.assertIsNone(process.poll())
+                        process.send_signal(which)
+                        process.wait(20)  # before its standard input ends
+                        self.assertEqual(process.returncode, 128 + which)
+                        self.assertEqual(process.communicate(), ("", "losa-llama: stopped\n"))
+                        self.assertFalse((self.tmp / "out").exists())
 
 
 if __name__ == "__main__":

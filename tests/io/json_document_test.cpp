@@ -34,7 +34,10 @@ TEST_CASE("json document: what is said twice must be said alike") {
 }
 
 TEST_CASE("json document: what is no document") {
-  CHECK(refusal("") == "j: not valid JSON at byte 1");
+  CHECK(refusal("") == "j: is empty, not JSON");
+  CHECK(refusal("{\"a\": NaN}") ==
+        "j: not valid JSON at byte 7 (NaN and Infinity are no JSON: write null, or a number)");
+  CHECK(refusal(R"({"a": "\N"})").find("NaN") == std::string::npos);
   CHECK(refusal("{\"a\":") == "j: not valid JSON at byte 6");
   CHECK(refusal("{} {}") == "j: not valid JSON at byte 4");
   CHECK(refusal("[[1]]", 2).empty());

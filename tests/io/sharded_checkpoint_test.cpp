@@ -136,10 +136,14 @@ TEST_CASE("sharded checkpoint: what the directory lacks is named") {
 }
 
 TEST_CASE("sharded checkpoint: every lie of an index is refused in one sentence") {
-  for (const char* name : {"", ".", "..", "../one", "/etc/passwd", "sub/", "sub//one", "sub/../one", "sub/./one",
-                           "./one", "sub\\\\one", "a\\u0000b"})
+  for (const char* name : {"", ".", "..", "../one", "/etc/passwd", "sub/", "sub//one", "sub/../one", "sub/.", "./",
+                           "./../one", "sub\\\\one", "a\\u0000b"})
     CHECK(index_refusal(losa::detail::text(R"({"weight_map":{"a":")", name, "\"}}"))
               .ends_with(" is not the name of a file in the same directory or below it"));
+  for (const auto& [name, file] :
+       {std::pair("./one", "one"), std::pair("././one", "one"), std::pair("sub/./one", "sub/one")})
+    CHECK(losa::detail::parse_shard_index(losa::detail::text(R"({"weight_map":{"a":")", name, "\"}}"), "i").at("a") ==
+          file);
   CHECK(index_refusal(R"({"weight_map":{"a":"../x"}})") ==
         "i: tensor \"a\": \"../x\" is not the name of a file in the same directory or below it");
   CHECK(index_refusal("[]") == "i: is not a JSON object");

@@ -109,8 +109,10 @@ TEST_CASE("config: biases and rotary scaling, in the old and the new spelling") 
   c = parse_config(json.dump());
   CHECK(c.rope_scaling == expected);
   CHECK(c.rope_theta == 5e5);
-  json["rope_scaling"] = {{"type", "linear"}, {"factor", 2}};
-  CHECK(error_of(json.dump()) == "config.json: rope_scaling contradicts rope_parameters");
+  json["rope_scaling"] = {{"type", "linear"}, {"factor", 2}};  // is asked alone
+  c = parse_config(json.dump());
+  CHECK(c.rope_scaling == llama::RopeScaling{.kind = llama::RopeScaling::Kind::linear, .factor = 2});
+  CHECK(c.rope_theta == 10000.0);
   json["rope_scaling"] = nullptr;
   for (const char* field : {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}) {
     CAPTURE(field);
@@ -125,9 +127,17 @@ TEST_CASE("config: biases and rotary scaling, in the old and the new spelling") 
     one["rope_parameters"][field] = "1";
     CHECK(error_of(one.dump()).starts_with(std::string("config.json: rope_parameters: ") + field + " must be a"));
   }
-  json["original_max_position_embeddings"] = 16;  // outside wins, as in transformers 5.24
+  json["original_max_position_embeddings"] = 16;  // wins over the one inside, and over none
   CHECK(parse_config(json.dump()).rope_scaling.first_context == 16);
+  auto absent = json;
+  absent["rope_parameters"].erase("original_max_position_embeddings");
+  CHECK(parse_config(absent.dump()).rope_scaling.first_context == 16);
+  absent["original_max_position_embeddings"] = 0;
+  CHECK(error_of(absent.dump()) == "config.json: original_max_position_embeddings must be in [1, 16777216], got 0");
   json.erase("original_max_position_embeddings");
+  json["rope_theta"] = 7.0;  // the inner one wins
+  CHECK(parse_config(json.dump()).rope_theta == 5e5);
+  json.erase("rope_theta");
   json["rope_parameters"]["low_freq_factor"] = 4;
   CHECK(error_of(json.dump()) == "config.json: rope_parameters: low_freq_factor 4 must be below high_freq_factor 4");
 }
@@ -167,19 +177,18 @@ TEST_CASE("config: every field wrong in turn gives one line that names it") {
       {"rope_scaling", R"({"type": "linear"})", "rope_scaling: factor is missing"},
       {"rope_scaling", R"({"type": "linear", "factor": "2"})", "rope_scaling: factor must be a number, got \"2\""},
       {"rope_scaling", R"({"type": "linear", "factor": 0.5})", "rope_scaling: factor must be in [1, 1e+06], got 0.5"},
-      {"rope_scaling", R"({"type": "linear", "rope_type": "llama3", "factor": 2})", "contradicts type \"linear\""},
+      {"rope_scaling", R"({"type": "linear", "rope_type": "llama3", "factor": 2})", "low_freq_factor is missing"},
       {"rope_scaling", R"({"type": "default", "partial_rotary_factor": 0.5})", "partial_rotary_factor 0.5 is not"},
-      {"rope_scaling", R"({"type": "default", "rope_theta": 5})", "rope_theta 5 contradicts rope_theta 10000"},
       {"rope_parameters", R"({"full_attention": {"rope_type": "default"}})", "each kind of layer (\"full_attention\")"},
-      {"rope_parameters", R"({"rope_type": "default", "rope_theta": 5e5})", "contradicts rope_theta 10000"},
+      {"rope_parameters", R"({"rope_type": "default", "rope_theta": -5})", "rope_theta must lie between"},
       {"rope_parameters", "[1]", "rope_parameters must be an object or null, got an array"},
       {"partial_rotary_factor", "0.5", "partial_rotary_factor 0.5 is not supported; supported: 1"},
       {"rope_scaling", "4", "rope_scaling must be an object or null, got 4"},
       {"rope_theta", "-1", "rope_theta must lie between"},
       {"rope_interleaved", "true", "rope_interleaved is true"},
-      {"is_causal", "false", "is_causal is false: attention in both directions is not supported"},
+      {"is_causal", "false", "is_causal is false (a token sees those after it)"},
+      {"is_causal", "0", "is_causal must be true or false, got 0"},
       {"sliding_window", "\"x\"", "sliding_window must be a number or null, got \"x\""},
-      {"attention_chunk_size", "[]", "attention_chunk_size must be a number or null, got an array"},
       {"layer_types", R"(["full_attention", "linear_attention"])", "layer_types holds \"linear_attention\""},
       {"layer_types", R"(["linear_attention", "full_attention"])", "layer_types holds \"linear_attention\""},
       {"layer_types", "\"full_attention\"", "layer_types must be a list of words"},
@@ -236,11 +245,16 @@ TEST_CASE("config: what the model does not need is not looked at, as in transfor
       {"rope_scaling", R"({"type": "default"})"},
       {"rope_scaling", R"({"type": "dynamic", "factor": 2.0})"},  // stretches only what is longer than the model takes
       {"rope_parameters", "{}"},
+      {"rope_scaling", R"({"factor": 2.0})"},  // of no type
+      {"rope_scaling", R"({"type": "linear", "rope_type": "default", "factor": 2.0})"},
+      {"rope_parameters", R"({"factor": 2.0})"},
+      {"original_max_position_embeddings", "16"},  // counts for llama3 alone
       {"sliding_window", "64"},
-      {"sliding_window", "8"},  // transformers 5.24 ignores it in a Llama
+      {"sliding_window", "8"},
       {"use_sliding_window", "false"},
+      {"attention_chunk_size", "16"},
       {"is_causal", "true"},
-      {"rope_scaling", R"({"factor": 2})"},  // taken for "default" there
+      {"is_causal", "null"},
       {"layer_types", R"(["full_attention", "full_attention"])"},
       {"layer_types", "null"},
       {"per_layer_config", "{}"},
@@ -277,6 +291,9 @@ TEST_CASE("config: what the model does not need is not looked at, as in transfor
   json = usual;
   json["layer_types"] = {"sliding_attention", "full_attention", "chunked_attention"};
   json["sliding_window"] = 4096;
+  json["attention_chunk_size"] = 4096;
+  CHECK(parse_config(json.dump()) == expected);
+  json["sliding_window"] = 8;
   CHECK(parse_config(json.dump()) == expected);
   json = usual;
   json["rope_scaling"] = nlohmann::json::object();
@@ -347,7 +364,7 @@ TEST_CASE("config: what generation_config.json says comes over config.json, what
     return std::string();
   };
   const std::string file = "generation_config.json: ";
-  CHECK(refusal("") == file + "not valid JSON at byte 1");
+  CHECK(refusal("") == file + "is empty, not JSON");
   CHECK(refusal("[]") == file + "must hold a JSON object, got an array");
   CHECK(refusal("null") == file + "must hold a JSON object, got null");
   CHECK(refusal(R"({"eos_token_id":"2"})") ==
@@ -374,7 +391,11 @@ TEST_CASE("config: a directory's generation_config.json is read with its config.
 }
 
 TEST_CASE("config: what is no configuration") {
-  CHECK(error_of("").find("not valid JSON") != std::string::npos);
+  CHECK(error_of("") == "config.json: is empty, not JSON");
+  CHECK(error_of(" \n") == "config.json: is empty, not JSON");
+  for (const char* number : {"NaN", "Infinity", "-Infinity"})
+    CHECK(error_of(std::string("{\"x\": ") + number + "}").find("(NaN and Infinity are no JSON: write null") !=
+          std::string::npos);
   CHECK(error_of("{\"hidden_size\": 12").find("not valid JSON at byte") != std::string::npos);
   CHECK(error_of("[]").find("must hold a JSON object") != std::string::npos);
   CHECK(error_of("{}").find("neither model_type nor architectures") != std::string::npos);

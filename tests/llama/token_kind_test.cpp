@@ -134,20 +134,64 @@ TEST_CASE("token kind: text in any script and encoding that keeps ASCII, short a
   CHECK(told(repeated(english, 3000)).find("text.py encode") != std::string::npos);
 }
 
-TEST_CASE("token kind: UTF-16") {
-  const std::u16string_view texts[] = {u"She had been there, twice.\r\n",
-                                       u"Все счастливые семьи похожи друг на друга.\r\n",
-                                       u"天地玄黃，宇宙洪荒。日月盈昃，辰宿列張。\r\n"};
+TEST_CASE("token kind: UTF-16 and UTF-32") {
+  const std::u16string_view texts[] = {
+      u"She had been there, twice.\r\n", u"Все счастливые семьи похожи друг на друга.\r\n",
+      u"天地玄黃，宇宙洪荒。日月盈昃，辰宿列張。\r\n", u"Ça été déjà vu à l'étage où naît l'été.\r\n"};
   for (std::u16string_view text : texts)
     for (bool big : {false, true})
       for (bool mark : {true, false})
-        for (std::size_t bits : {8u, 16u}) {
-          if (text == texts[2] && !mark) continue;  // like ids of a script
+        for (std::size_t bits : {8u, 16u, 32u}) {
           CAPTURE(big);
           CAPTURE(mark);
           CAPTURE(bits);
-          CHECK(looks_like("UTF-16 text", utf16(repeated16(text, 3000), big, mark), bits, bits == 8 ? 256 : 65'536));
+          const std::size_t vocabulary = bits == 8 ? 256 : bits == 16 ? 65'536 : 128'256;
+          const std::u16string long_text = repeated16(text, 3000);
+          CHECK(looks_like("UTF-16 text", utf16(long_text, big, mark), bits, vocabulary));
+          std::vector<std::uint64_t> points(mark ? 1 : 0, 0xfeff);
+          points.insert(points.end(), long_text.begin(), long_text.end());
+          CHECK(looks_like("UTF-32 text", stored<std::uint32_t>(points, big), bits, vocabulary));
         }
+}
+
+TEST_CASE("token kind: text with one byte for a letter, of few letters") {
+  for (std::string_view text :
+       {"\xcf\xf0\xe8\xe2\xe5\xf2 \xea\xe0\xea \xe4\xe5\xeb\xe0 \xf3 \xf2\xe5\xe1\xff? ",  // Windows-1251
+        "\xc7"
+        "a \xe9t\xe9 d\xe9j\xe0 vu \xe0 l'\xe9tage. "})  // Latin-1
+    for (std::size_t bytes : {100u, 1000u, 20'000u})
+      for (std::size_t bits : {16u, 32u}) {
+        const std::string long_text = repeated(text, bytes);
+        CHECK(looks_like("text", long_text.substr(0, long_text.size() / 4 * 4), bits, bits == 16 ? 32'000 : 128'256));
+      }
+}
+
+TEST_CASE("token kind: floating-point numbers") {
+  std::string of_ids, normal, doubles;
+  for (std::uint64_t id : ids(5000, 32'000, false)) {
+    const auto whole = static_cast<float>(id);
+    const double drawn = losa::Random{.seed = 3}.normal(of_ids.size());
+    const auto single = static_cast<float>(drawn);
+    of_ids.append(reinterpret_cast<const char*>(&whole), 4);
+    normal.append(reinterpret_cast<const char*>(&single), 4);
+    doubles.append(reinterpret_cast<const char*>(&drawn), 8);
+  }
+  for (std::size_t bits : {8u, 16u, 32u}) {
+    CAPTURE(bits);
+    const std::size_t vocabulary = bits == 8 ? 256 : bits == 16 ? 32'000 : 128'256;
+    CHECK(looks_like("floating-point numbers of 32 bits", of_ids, bits, vocabulary));
+    CHECK(looks_like("floating-point numbers of 32 bits", normal, bits, vocabulary));
+    CHECK(looks_like("floating-point numbers of 64 bits", doubles, bits, vocabulary));
+  }
+  // Ids that would be such numbers two by two.
+  for (std::size_t n : {16u, 300u, 5000u})
+    CHECK(told(stored<std::uint16_t>(ids(n, 19'646, true, 13'702)), 16, 32'000) == "");
+}
+
+TEST_CASE("token kind: no advice to read as numbers what is none") {
+  // Shift-JIS without spaces, of few characters: nothing is known of it but that no ids are so.
+  const std::string kana = repeated("\x82\xb1\x82\xea\x82\xcd\x83\x65\x83\x58\x83\x67", 6000);
+  CHECK(told(kana, 32, 128'256).find("--token-bits") == std::string::npos);
 }
 
 TEST_CASE("token kind: numbers of another width or byte order") {

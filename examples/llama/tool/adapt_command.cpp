@@ -90,7 +90,7 @@ void check(AdaptArguments& a) {
   if (a.choice.trains() && a.train_tokens / a.batch < a.context)
     usage_error("--train-tokens must be at least one batch of ", a.batch, " × ", a.context, ", got ", a.train_tokens);
   const double rate = *a.choice.learning_rate;
-  if (!(rate > 0 && losa::detail::is_finite(rate))) usage_error("--lr must be positive, got ", rate);
+  if (!(losa::detail::is_finite(rate) && rate > 0)) usage_error("--lr must be positive, got ", rate);
   if (!losa::detail::is_finite(a.alpha)) usage_error("--alpha must be finite, got ", a.alpha);
   if (!(*a.choice.delta >= 0 && *a.choice.delta <= 1)) usage_error("--delta must be in [0, 1], got ", *a.choice.delta);
   const double early = *a.choice.training.early_share;
@@ -112,7 +112,7 @@ llama::KeepMask keep_mask(const AdaptArguments& a) {
   return *a.keep_mask ? llama::KeepMask::zeros : llama::KeepMask::none;
 }
 
-/// Every argument that the result depends on.
+/// Every argument that the result depends on, each always there: what was not given differs from what was.
 Json arguments_json(const AdaptArguments& a) {
   Json json{{"model", a.model},
             {"train", a.train},
@@ -142,8 +142,8 @@ Json arguments_json(const AdaptArguments& a) {
             {"hold_out", a.hold_out},
             {"skip", a.skip},
             {"dtype", a.dtype},
-            {"seed", a.common.seed}};
-  json["keep_mask"] = a.keep_mask ? Json(*a.keep_mask) : Json();  // null: as the input says
+            {"seed", a.common.seed},
+            {"keep_mask", a.keep_mask ? Json(*a.keep_mask) : Json()}};  // null: where the file stores a mask
   return json;
 }
 
@@ -225,14 +225,15 @@ void expect_same_arguments(const std::string& out, const std::string& saved, con
   const Json before = Json::parse(saved, nullptr, false);
   const Json now = Json::parse(print);
   std::string differing;
-  for (const auto& [key, value] : before.items())
-    if (!now.contains(key)) differing += (differing.empty() ? "" : ", ") + key + " " + text_of(value) + ", now unknown";
-  for (const auto& [key, value] : now.items()) {
-    if (std::ranges::find(ways_of_saying, key) != std::end(ways_of_saying)) continue;
-    const Json was = before.is_object() && before.contains(key) ? before[key] : Json("unknown");
-    if (was != value)
-      differing += (differing.empty() ? "" : ", ") + key + " " + text_of(was) + ", now " + text_of(value);
-  }
+  const auto compare = [&](const std::string& key, const Json& was, const Json& is) {
+    if (was == is || std::ranges::find(ways_of_saying, key) != std::end(ways_of_saying)) return;
+    differing += (differing.empty() ? "" : ", ") + key + " " + text_of(was) + ", now " + text_of(is);
+  };
+  for (const auto& [key, value] : now.items())
+    compare(key, before.is_object() && before.contains(key) ? before[key] : Json("unknown"), value);
+  if (before.is_object())
+    for (const auto& [key, value] : before.items())
+      if (!now.contains(key)) compare(key, value, Json("unknown"));
   if (!differing.empty())
     losa::detail::raise<losa::FileError>("--out ", out, ": the run there has other arguments: ", differing);
 }
@@ -315,7 +316,7 @@ void run_adapt(const AdaptArguments& a) {
   note_unmapped(a.model, 3);   // the engine and both results read it at once
   llama::Checkpoint{a.model};  // a config.json that lies is told as such, not as a token out of range
   llama::find_side_files(a.model, {.out = {}, .own = a.out});  // what cannot be copied is told before the work
-  const llama::Tokens text = llama::open_tokens(a.train, config.vocabulary, a.token_bits);
+  const llama::Tokens text = llama::open_tokens(a.train, config.vocabulary, a.token_bits, end_if_interrupted);
   std::string print = fingerprint(a, text);
   const auto held = static_cast<std::size_t>(a.hold_out * static_cast<double>(text.size()));
   const llama::Tokens tokens = text.part(0, text.size() - held), held_out = text.part(text.size() - held, held);

@@ -1,5 +1,6 @@
 // losa-llama eval: perplexity of a model on a token file, or its accuracy on multiple-choice questions.
 
+#include <algorithm>
 #include <cstdio>
 #include <losa/io/atomic_file.hpp>
 
@@ -70,18 +71,29 @@ void run_choices(const EvalArguments& a) {
   say(a.common, text);
 }
 
+/// Whether the token file holds the sequences that were asked for.
+void check_length(const EvalArguments& a, std::size_t sequences, std::size_t tokens) {
+  const std::size_t there = tokens / a.context;
+  if (there >= std::max<std::size_t>(sequences, 1)) return;
+  const char* plural = there == 1 ? "" : "s";
+  losa::detail::raise<losa::RangeError>(
+      a.tokens, ": its ", tokens, " tokens hold ", there, " sequence", plural, " of --context ", a.context,
+      sequences == 0 ? "; give a smaller --context"
+                     : losa::detail::text(", --sequences asks for ", sequences,
+                                          there == 0 ? "; give a smaller --context" : "; give fewer, or all"));
+}
+
 void run_perplexity(const EvalArguments& a) {
   const std::size_t sequences = sequence_count(a.sequences);
   Threads pool(a.common);
   const llama::Config config = llama::read_config(a.model);
   note_unmapped(a.model);
   const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
-  const llama::Tokens tokens = llama::open_tokens(a.tokens, config.vocabulary, a.token_bits);
-  if (const std::size_t there = tokens.size() / std::max<std::size_t>(1, a.context);
-      there < std::max<std::size_t>(1, sequences))
-    losa::detail::raise<losa::RangeError>("--tokens ", a.tokens, ": holds ", tokens.size(), " tokens, ", there,
-                                          " sequences of ", a.context, " (--context); --sequences asks for ",
-                                          a.sequences);
+  if (a.context > config.positions)
+    losa::detail::raise<losa::RangeError>("--context ", a.context, " exceeds max_position_embeddings ",
+                                          config.positions, " of ", a.model);
+  const llama::Tokens tokens = llama::open_tokens(a.tokens, config.vocabulary, a.token_bits, end_if_interrupted);
+  check_length(a, sequences, tokens.size());
   pool.begin_work();
   ProgressBar bar;
   const llama::Evaluation result = llama::evaluate(model, tokens, {.context = a.context, .sequences = sequences},
@@ -106,6 +118,7 @@ void run_perplexity(const EvalArguments& a) {
 
 void run_eval(const EvalArguments& a) {
   if (a.tokens.empty() == a.choices.empty()) usage_error("give either --tokens or --choices");
+  if (a.context < 2) usage_error("--context must be at least 2, got ", a.context);
   if (a.choices.empty())
     run_perplexity(a);
   else

@@ -2,7 +2,6 @@
 
 #include <charconv>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <iostream>
 #include <losa/core/finite.hpp>
@@ -46,14 +45,14 @@ std::vector<llama::Token> parse_ids(std::string_view text, std::size_t vocabular
 void run_generate(const GenerateArguments& a) {
   if (a.prompt.empty() + a.prompt_ids.empty() + a.prompt_tokens.empty() != 2)
     usage_error("give one of --prompt, --prompt-ids and --prompt-tokens");
-  if (!(a.temperature >= 0 && losa::detail::is_finite(a.temperature)))
+  if (!(losa::detail::is_finite(a.temperature) && a.temperature >= 0))
     usage_error("--temperature must be a finite number of at least 0, got ", a.temperature);
   Threads pool(a.common);
   const llama::Config config = llama::read_config(a.model);
   const bool bytes = config.vocabulary <= 256;
   std::vector<llama::Token> prompt;
   if (!a.prompt_tokens.empty()) {
-    const llama::Tokens file = llama::open_tokens(a.prompt_tokens, config.vocabulary, a.token_bits);
+    const llama::Tokens file = llama::open_tokens(a.prompt_tokens, config.vocabulary, a.token_bits, end_if_interrupted);
     if (file.size() > config.positions)
       losa::detail::raise<losa::RangeError>("--prompt-tokens ", a.prompt_tokens, ": its ", file.size(),
                                             " tokens exceed max_position_embeddings ", config.positions);

@@ -41,8 +41,11 @@ class JsonTree {
     open_.back().name = std::move(name);
     return true;
   }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) {
-    raise<FileError>(where_, ": not valid JSON at byte ", position);
+  bool parse_error(std::size_t position, const std::string& last, const nlohmann::json::exception&) {
+    // As Python writes them; of "\N" in a string it is the escape that is wrong.
+    const bool named = (last.ends_with('N') || last.ends_with('I')) && !last.ends_with("\\N") && !last.ends_with("\\I");
+    raise<FileError>(where_, ": not valid JSON at byte ", position,
+                     named ? " (NaN and Infinity are no JSON: write null, or a number)" : "");
   }
 
   Json take() { return std::move(root_); }
@@ -94,6 +97,7 @@ class JsonTree {
 /// than `depth_limit`, or gives two different values to one key of an object.
 inline nlohmann::ordered_json parse_json_document(std::string_view text, std::string_view where,
                                                   std::size_t depth_limit) {
+  if (text.find_first_not_of(" \t\r\n") == text.npos) raise<FileError>(where, ": is empty, not JSON");
   JsonTree tree(where, depth_limit);
   nlohmann::json::sax_parse(text.begin(), text.end(), &tree);
   return tree.take();

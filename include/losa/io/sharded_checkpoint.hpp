@@ -61,23 +61,26 @@ class ShardIndex {
     if (depth_ == 1 && in_map_) raise<FileError>(path_, ": weight_map is not a JSON object");
     if (depth_ != 2 || !in_map_) return;
     if (value.kind != JsonScalar::Kind::string) refuse_entry();
-    if (!stays_inside(value.text))
+    std::string inside = path_inside(value.text);
+    if (inside.empty())
       raise<FileError>(path_, ": tensor ", quote_name(tensor_), ": ", quote_name(value.text),
                        " is not the name of a file in the same directory or below it");
-    weight_map.insert_or_assign(tensor_, std::string(value.text));
+    weight_map.insert_or_assign(tensor_, std::move(inside));
   }
 
  private:
-  /// Names joined by single slashes, none of them "." or "..".
-  static bool stays_inside(std::string_view file) {
-    if (file.find_first_of(std::string_view("\\\0", 2)) != std::string_view::npos) return false;
+  /// Names joined by single slashes, none of them ".."; without those that are ".". Empty for anything else.
+  static std::string path_inside(std::string_view file) {
+    std::string path;
+    if (file.find_first_of(std::string_view("\\\0", 2)) != std::string_view::npos) return {};
     for (std::size_t begin = 0; begin <= file.size();) {
       const std::size_t end = std::min(file.find('/', begin), file.size());
       const std::string_view name = file.substr(begin, end - begin);
-      if (name.empty() || name == "." || name == "..") return false;
+      if (name.empty() || name == ".." || (name == "." && end == file.size())) return {};
+      if (name != ".") path += (path.empty() ? "" : "/") + std::string(name);
       begin = end + 1;
     }
-    return true;
+    return path;
   }
   [[__noreturn__]] void refuse_entry() const {
     raise<FileError>(path_, ": tensor ", quote_name(tensor_), ": its file name is not a string");
