@@ -40,6 +40,9 @@ TEST_CASE("json document: what is no document") {
   CHECK(refusal(R"({"a": "\N"})").find("NaN") == std::string::npos);
   CHECK(refusal("{\"a\":") == "j: not valid JSON at byte 6");
   CHECK(refusal("{} {}") == "j: not valid JSON at byte 4");
+  using namespace std::string_literals;
+  CHECK(refusal("{}\0{}"s) == "j: not valid JSON at byte 3, a NUL");
+  CHECK(refusal("{\"a\":1}\0"s) == "j: not valid JSON at byte 8, a NUL");
   CHECK(refusal("[[1]]", 2).empty());
   CHECK(refusal("[[[1]]]", 2) == "j: JSON is nested deeper than 2 levels");
   CHECK(refusal(std::string(1'000'000, '[')) == "j: JSON is nested deeper than 8 levels");

@@ -151,6 +151,11 @@ TEST_CASE("safetensors: BOOL, and dtypes that are only named") {
   CHECK(sentence([&] { read_f32(file.at("f"), values); }) ==
         "m: tensor \"f\": dtype must be F32, BF16, F16 or F64, got F8_E4M3");
   CHECK(sentence([&] { read_values<float>(file.at("f")); }) == "m: tensor \"f\": dtype must be F32, got F8_E4M3");
+  const auto of_header = [](const std::string& text) {
+    return sentence([&] { SafetensorsFile::from_memory(bytes_of(safetensors(text, "")), "m"); });
+  };
+  CHECK(of_header("\xef\xbb\xbf{}") == "m: not valid JSON at byte 1, a byte-order mark");
+  CHECK(of_header(std::string("{}\0", 3)) == "m: not valid JSON at byte 3, a NUL");
   const auto named = [](const char* shape) {
     const std::string header =
         losa::detail::text(R"({"f":{"dtype":"F4","shape":)", shape, R"(,"data_offsets":[0,2]}})");

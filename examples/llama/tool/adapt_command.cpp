@@ -493,8 +493,8 @@ void add_adapt(CLI::App& app, int argc, char** argv) {
       "  losa-llama adapt --model examples/data/tiny --train examples/data/tiny/train.txt --sparsity 0.7 --out "
       "tiny-70\n"
       "  losa-llama adapt --model smollm2 --train valid.u16 --pattern 2:4 --method prune --out smollm2-24\n"
-      "A run that was killed goes on with the same command and --resume; only the content of the model and of the "
-      "token file must be the same, not their names.");
+      "A run that was killed goes on with the same command and --resume; the names of the model and of the token file "
+      "may differ, what they hold may not.");
   sub->add_option("--model", a->model, "Hugging Face directory of a Llama-architecture model")->required();
   sub->add_option("--train", a->train, "token file to calibrate and train on (raw text for a byte-level model)")
       ->required();

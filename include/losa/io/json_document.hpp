@@ -98,6 +98,7 @@ class JsonTree {
 inline nlohmann::ordered_json parse_json_document(std::string_view text, std::string_view where,
                                                   std::size_t depth_limit) {
   if (text.find_first_not_of(" \t\r\n") == text.npos) raise<FileError>(where, ": is empty, not JSON");
+  refuse_nul(text, where);
   JsonTree tree(where, depth_limit);
   nlohmann::json::sax_parse(text.begin(), text.end(), &tree);
   return tree.take();

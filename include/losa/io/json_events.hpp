@@ -99,10 +99,19 @@ class JsonEvents {
   std::vector<std::unordered_set<std::string>> keys_;  // of the objects that are open
 };
 
+/// The parser takes a NUL for the end of the text.
+inline void refuse_nul(std::string_view text, std::string_view where) {
+  if (const std::size_t at = text.find('\0'); at != text.npos)
+    raise<FileError>(where, ": not valid JSON at byte ", at + 1, ", a NUL");
+}
+
 /// Feeds the events of `text` to the handler. Throws FileError, its sentence starting with `where`, if the text is not
 /// JSON, repeats a key or nests deeper than `depth_limit`.
 template <class Handler>
 void parse_json(std::string_view text, std::string_view where, std::size_t depth_limit, Handler& handler) {
+  refuse_nul(text, where);
+  if (text.starts_with("\xef\xbb\xbf"))  // which the parser passes over
+    raise<FileError>(where, ": not valid JSON at byte 1, a byte-order mark");
   JsonEvents<Handler> events(where, depth_limit, handler);
   nlohmann::json::sax_parse(text.begin(), text.end(), &events);
 }
