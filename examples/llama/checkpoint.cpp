@@ -51,23 +51,22 @@ void for_value_tiles(std::size_t rows, std::size_t cols, losa::ExecutorRef execu
       tile_elements);
 }
 
+bool holds(const losa::io::ShardedCheckpoint& files, const std::string& name) {
+  return files.find(name) != nullptr || losa::io::is_compressed(files, name);
+}
+
 }  // namespace
 
 std::string base_prefix(const losa::io::ShardedCheckpoint& files) {
-  const auto holds = [&](const std::string& name) {
-    return files.find(name) != nullptr || losa::io::is_compressed(files, name);
-  };
   for (const char* prefix : {"", "model.model."})
-    if (!holds(std::string(usual_prefix) + "norm.weight") && holds(std::string(prefix) + "norm.weight")) return prefix;
+    if (!holds(files, std::string(usual_prefix) + "norm.weight") && holds(files, std::string(prefix) + "norm.weight"))
+      return prefix;
   return std::string(usual_prefix);
 }
 
 std::string head_prefix(const losa::io::ShardedCheckpoint& files) {
-  const auto holds = [&](const std::string& name) {
-    return files.find(name) != nullptr || losa::io::is_compressed(files, name);
-  };
   const std::string plain(head_name), prefixed = std::string(usual_prefix) + plain;
-  return !holds(plain) && holds(prefixed) ? std::string(usual_prefix) : std::string();
+  return !holds(files, plain) && holds(files, prefixed) ? std::string(usual_prefix) : std::string();
 }
 
 std::string usual_name(const std::string& name, const std::string& prefix, const std::string& head) {
@@ -97,10 +96,7 @@ std::string Checkpoint::in_file(std::string_view name) const {
   return prefix_ + std::string(name.substr(usual_prefix.size()));
 }
 
-bool Checkpoint::holds(std::string_view name) const {
-  const std::string there = in_file(name);
-  return files_.find(there) != nullptr || losa::io::is_compressed(files_, there);
-}
+bool Checkpoint::holds(std::string_view name) const { return llama::holds(files_, in_file(name)); }
 
 Checkpoint::Stored Checkpoint::stored(std::string_view name) const {
   const std::string there = in_file(name);

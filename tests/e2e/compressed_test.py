@@ -68,7 +68,15 @@ class Readers(CompressedCase):
         script = read_compressed.__file__
         subprocess.run([sys.executable, "-B", script, out / "compressed", dense], check=True)
         self.assertEqual(self.evaluate(dense), self.evaluate(out))
-        self.assertNotIn("quantization_config", json.loads((dense / "config.json").read_text()))
+        again = self.adapt(out / "compressed", "again", "--sparsity", "0.6", "--method", "prune")
+        for result in (dense, again):
+            config = json.loads((result / "config.json").read_text())
+            self.assertFalse({"quantization_config", "transformers_weights"} & config.keys())
+        for source, target in ((out / "compressed", dense), (self.tmp / "absent", self.tmp / "other")):
+            done = subprocess.run([sys.executable, "-B", script, source, target], capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
+            self.assertIn(str(target if target == dense else source), done.stderr)
+        self.assertFalse((self.tmp / "other").exists())
         self.assertNotEqual(subprocess.run([sys.executable, "-B", script], capture_output=True).returncode, 0)
 
 
@@ -169,10 +177,10 @@ class OldLayout(CompressedCase):
                 with self.subTest(missing=name + part):
                     tensors = {key: value for key, value in good.items() if key != name + part}
                     support.write_safetensors(old / "model.safetensors", tensors)
-                    self.refuse(1, "eval", "--model", old, "--tokens", self.train, says=name)
+                    self.refuse(1, "eval", "--model", old, "--tokens", self.train, "--context", "64", says=name)
             wrong = good | {name + ".row_offsets": Stored.of(good[name + ".row_offsets"].numbers() + 1, "I64")}
             support.write_safetensors(old / "model.safetensors", wrong)
-            self.refuse(1, "eval", "--model", old, "--tokens", self.train, says=name)
+            self.refuse(1, "eval", "--model", old, "--tokens", self.train, "--context", "64", says=name)
 
 
 class Tied(CompressedCase):
@@ -196,7 +204,7 @@ class Tied(CompressedCase):
         tensors = support.random_tensors(support.small_config())
         for name, says in (("lm_head.weight", "tie_word_embeddings"), ("model.embed_tokens.weight", "embed_tokens")):
             model = support.write_model(self.tmp / name, tensors={k: v for k, v in tensors.items() if k != name})
-            self.refuse(1, "eval", "--model", model, "--tokens", self.train, says=says)
+            self.refuse(1, "eval", "--model", model, "--tokens", self.train, "--context", "64", says=says)
 
 
 class Unneeded(CompressedCase):
@@ -217,7 +225,7 @@ class Unneeded(CompressedCase):
         for name, tensor in {"model.layers.0.self_attn.q_proj.bias": Stored.of(np.ones(36)),
                              "model.layers.1.mlp.experts.0.w1.weight": Stored.of(np.ones((2, 2)))}.items():
             model = support.write_model(self.tmp / name, tensors=tensors | {name: tensor})
-            self.refuse(1, "eval", "--model", model, "--tokens", self.train, says=name)
+            self.refuse(1, "eval", "--model", model, "--tokens", self.train, "--context", "64", says=name)
 
     def test_double_precision(self):
         tensors = support.random_tensors(support.small_config())
@@ -263,16 +271,16 @@ class Unneeded(CompressedCase):
             self.assertEqual(self.evaluate(model), self.evaluate(expected / "compressed"))
         del tensors["lm_head.weight"]
         model = support.write_model(self.tmp / "headless", tensors={"model." + name: t for name, t in tensors.items()})
-        self.refuse(1, "eval", "--model", model, "--tokens", self.train, says='there is "model.model.embed_tokens.weight", but')
+        self.refuse(1, "eval", "--model", model, "--tokens", self.train, "--context", "64", says='there is "model.model.embed_tokens.weight", but')
 
     def test_missing_ones_beside_those_there(self):
         tensors = support.random_tensors(support.small_config())
         for prefix in ("_orig_mod.", "module."):
             model = support.write_model(self.tmp / prefix, tensors={prefix + name: t for name, t in tensors.items()})
-            self.refuse(1, "eval", "--model", model, "--tokens", self.train, says=f'there is "{prefix}model.embed_tokens')
+            self.refuse(1, "eval", "--model", model, "--tokens", self.train, "--context", "64", says=f'there is "{prefix}model.embed_tokens')
         quantised = {name.replace("up_proj.weight", "up_proj.qweight"): t for name, t in tensors.items()}
         model = support.write_model(self.tmp / "quantised", tensors=quantised)
-        self.refuse(1, "eval", "--model", model, "--tokens", self.train, says="up_proj.qweight")
+        self.refuse(1, "eval", "--model", model, "--tokens", self.train, "--context", "64", says="up_proj.qweight")
 
 
 if __name__ == "__main__":

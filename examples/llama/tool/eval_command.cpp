@@ -88,12 +88,12 @@ void run_perplexity(const EvalArguments& a) {
   Threads pool(a.common);
   const llama::Config config = llama::read_config(a.model);
   note_unmapped(a.model);
-  const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
   if (a.context > config.positions)
     losa::detail::raise<losa::RangeError>("--context ", a.context, " exceeds max_position_embeddings ",
                                           config.positions, " of ", a.model);
   const llama::Tokens tokens = llama::open_tokens(a.tokens, config.vocabulary, a.token_bits, end_if_interrupted);
   check_length(a, sequences, tokens.size());
+  const llama::Model model = llama::Model::load(a.model, {.weights = weights_choice(a.weights)}, pool);
   pool.begin_work();
   ProgressBar bar;
   const llama::Evaluation result = llama::evaluate(model, tokens, {.context = a.context, .sequences = sequences},
