@@ -1,6 +1,6 @@
 #pragma once
 // The tile registers of AMX in software, after the definition of the instructions in Intel's manual (volume 2,
-// TDPBF16PS and TDPBSSD): amx::Products on AmxModel is a backend that runs wherever avx512_bf16 does. What the
+// TDPBF16PS and TDPBSSD): amx::TargetOn<AmxModel> is a target that runs wherever avx512_bf16 does. What the
 // instructions would refuse is counted.
 
 #include <losa/gemm/amx/backend.hpp>
@@ -20,6 +20,8 @@ namespace test {
 
 class AmxModel {
  public:
+  static constexpr const char* name = "amx_model";
+  static bool supported() noexcept { return true; }
   /// Times that an instruction would have faulted, or tiles were configured twice on a thread.
   static inline std::atomic<int> faults{0};
 
@@ -127,11 +129,7 @@ class AmxModel {
   Register registers_[8];
 };
 
-inline const losa::Backend& amx_model() {
-  static const losa::Backend table =
-      losa::detail::amx::Products<AmxModel>::table("amx_model", losa::detail::avx512_bf16::backend().supported);
-  return table;
-}
+inline const losa::Backend& amx_model() { return losa::detail::backend_of<losa::detail::amx::TargetOn<AmxModel>>(); }
 
 }  // namespace test
 LOSA_AVX512_END

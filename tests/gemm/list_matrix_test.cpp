@@ -12,10 +12,12 @@
 #include <utility>
 #include <vector>
 
+#include "by_plan.hpp"
 #include "problem.hpp"
 
 #include <losa/core/thread_pool.hpp>
 #include <losa/gemm.hpp>
+#include <losa/gemm/shares.hpp>
 
 using losa::Int8;
 using losa::ListMatrix;
@@ -84,12 +86,8 @@ void check_list(const losa::PackedMatrix<float>& packed, std::size_t tokens, std
     for (std::size_t c = 0; c < cols; ++c) columns[c * tokens + t] = static_cast<double>(x(t, c));
   std::vector<double> exact(rows * tokens);
   std::vector<double> allowed(rows * tokens);
-  std::vector<double> weighted(rows * tokens);  // Σ |w| · the largest activation of the range
   for (std::size_t first = 0; first < cols; first += 256) {
     const std::size_t last = std::min(first + 256, cols);
-    std::vector<double> largest(tokens);
-    for (std::size_t c = first; c < last; ++c)
-      for (std::size_t t = 0; t < tokens; ++t) largest[t] = std::max(largest[t], std::abs(columns[c * tokens + t]));
     for (std::size_t r = 0; r < rows; ++r)
       for (std::size_t c = first; c < last; ++c) {
         const auto weight = static_cast<double>(dense[r * cols + c]);
@@ -98,7 +96,6 @@ void check_list(const losa::PackedMatrix<float>& packed, std::size_t tokens, std
           const double term = weight * columns[c * tokens + t];
           exact[r * tokens + t] += term;
           allowed[r * tokens + t] += std::abs(term);
-          weighted[r * tokens + t] += std::abs(weight) * largest[t];
         }
       }
   }
@@ -118,14 +115,19 @@ void check_list(const losa::PackedMatrix<float>& packed, std::size_t tokens, std
     losa::SpmmOptions options{.accumulate = accumulate, .backend = backend};
     if (biased) options.bias = bias.view().row(0);
     losa::spmm(list, x.view(), y.view(), {}, options);
+    const std::vector<double> rounding =
+        test::activation_rounding(test::rounding_of(list, tokens, backend), list, dense, x.view());
     std::size_t wrong = 0;
     for (std::size_t t = 0; t < tokens; ++t)
-      for (std::size_t r = 0; r < rows; ++r) {
-        double limit = allowed[r * tokens + t];
-        if (std::same_as<T, Int8> && tokens <= 4)
-          limit += test::activation_rounding<Int8>(*backend, tokens, weighted[r * tokens + t]);
-        wrong += !(std::abs(static_cast<double>(y(t, r)) - exact[r * tokens + t]) <= limit);
-      }
+      for (std::size_t r = 0; r < rows; ++r)
+        wrong += !(std::abs(static_cast<double>(y(t, r)) - exact[r * tokens + t]) <=
+                   allowed[r * tokens + t] + rounding[r * tokens + t]);
+    Matrix planned = before;
+    test::by_plan(losa::plan(list, tokens, {.threads = test::plan_threads, .backend = backend}),
+                  losa::Multiply{.x = x.view(), .y = planned.view(), .bias = options.bias, .accumulate = accumulate},
+                  i);
+    CHECK(test::bits_of(planned) == test::bits_of(y));
+    CHECK(planned.gaps_intact());
     CHECK(wrong == 0);
     CHECK(y.gaps_intact());
   }
@@ -282,9 +284,8 @@ TEST_CASE("lists: a full row of a range has 256 columns, and empty ones cost two
   const Matrix weight(40, 520, 1);
   const ListMatrix<float> list(losa::pack(weight.view(), mask));
   CHECK(list.kept() == 520);
-  // 520 values and columns; 2 blocks × 3 ranges × 32 × 2 counts; 6 offsets; shares of 8 bytes.
-  const std::size_t shares = losa::PackedMatrix<float>(mask).structure().shares.size();
-  CHECK(list.bytes() == 5 * 520 + 2 * 3 * 32 * 2 + 8 * 6 + 8 * shares);
+  // 520 values and columns; 2 blocks × 3 ranges × 32 × 2 counts; 7 offsets of 8 bytes.
+  CHECK(list.bytes() == 5 * 520 + 2 * 3 * 32 * 2 + 8 * 7);
 }
 
 TEST_CASE("lists: the same bits for any number of threads, copies and moves") {
@@ -313,9 +314,11 @@ TEST_CASE("lists: wide panels over many row blocks in turn, the last of them few
     for (std::size_t r = 0; r < rows / 2; ++r)  // so that a share of equal work has many of these
       for (std::size_t c = 0; c < cols; ++c) mask.set(r, c, (r + c) % 97 == 0);
     const auto packed = losa::pack(Matrix(rows, cols, 5).view(), mask);
-    const auto& shares = packed.structure().shares;
+    const losa::PackedLayout layout = packed.layout();
+    const std::size_t shares = losa::detail::many_shares(layout.row_blocks, 1);
     std::size_t most = 0;
-    for (std::size_t i = 1; i < shares.size(); ++i) most = std::max(most, shares[i] - shares[i - 1]);
+    for (std::size_t i = 0; i < shares; ++i)
+      most = std::max(most, losa::detail::share_of(layout.offsets, layout.tiles, layout.row_blocks, i, shares).size());
     CHECK(most > 8);
     CHECK(most % 8 != 0);
     losa::ThreadPool pool(2);
@@ -358,7 +361,7 @@ TEST_CASE("lists: kernels touch nothing past either end of any array, but 64 byt
       for (double sparsity : {0.0, 0.3, 1.0}) {
         const std::size_t rows = rows_of[i++ % 4];
         const auto packed = test::random_packed<float>(rows, cols, sparsity, i);
-        const auto check = [&](const auto& list, auto function) {
+        const auto check = [&](const auto& list) {
           using Value = typename std::remove_cvref_t<decltype(list)>::Value;
           losa::ListLayout layout = list.layout();
           losa::ListWeights<Value> weights = list.weights();
@@ -369,13 +372,11 @@ TEST_CASE("lists: kernels touch nothing past either end of any array, but 64 byt
           GuardedCopy<Value> values(weights.values, total, side, 64);
           GuardedCopy<std::uint8_t> columns(layout.col_indices, total, side, 64);
           GuardedCopy<std::uint8_t> counts(layout.counts, 2 * lists, side);
-          GuardedCopy<std::size_t> offsets(layout.offsets, blocks * layout.ranges, side);
-          GuardedCopy<std::size_t> shares(layout.shares, layout.share_count + 1, side);
+          GuardedCopy<std::size_t> offsets(layout.offsets, blocks * layout.ranges + 1, side);
           GuardedCopy<float> scales(weights.scales, weights.scales == nullptr ? 0 : 32 * blocks, side);
           layout.counts = counts.data();
           layout.col_indices = columns.data();
           layout.offsets = offsets.data();
-          layout.shares = shares.data();
           weights.values = values.data();
           if (weights.scales != nullptr) weights.scales = scales.data();
           for (std::size_t tokens : test::Sizes{1, 2, 4, 5, 8, 13, 16, 64, 70, 131}) {
@@ -394,16 +395,19 @@ TEST_CASE("lists: kernels touch nothing past either end of any array, but 64 byt
               losa::spmm(list, losa::view(x.data(), tokens, cols), losa::view(expected.data(), tokens, rows), {},
                          {.bias = bias.span(), .accumulate = accumulate, .backend = backend});
               std::ranges::copy(before, y.data());
-              (backend->*function)(layout, weights, losa::view(x.data(), tokens, cols),
-                                   losa::view(y.data(), tokens, rows), bias.data(), accumulate, {});
+              test::by_simple_plan(test::Seen{list.kept(), layout, weights}, tokens, backend,
+                                   losa::Multiply{.x = losa::view(x.data(), tokens, cols),
+                                                  .y = losa::view(y.data(), tokens, rows),
+                                                  .bias = bias.span(),
+                                                  .accumulate = accumulate});
               CHECK(std::ranges::equal(y.span(), expected));
             }
           }
         };
-        check(ListMatrix<float>(packed), &losa::Backend::list_f32);
-        check(ListMatrix<losa::bf16>(packed), &losa::Backend::list_bf16);
-        check(ListMatrix<losa::f16>(packed), &losa::Backend::list_f16);
-        check(ListMatrix<Int8>(packed), &losa::Backend::list_int8);
+        check(ListMatrix<float>(packed));
+        check(ListMatrix<losa::bf16>(packed));
+        check(ListMatrix<losa::f16>(packed));
+        check(ListMatrix<Int8>(packed));
       }
 }
 

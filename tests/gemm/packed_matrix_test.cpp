@@ -9,6 +9,7 @@
 
 #include <losa/core/thread_pool.hpp>
 #include <losa/gemm.hpp>
+#include <losa/gemm/shares.hpp>
 
 using losa::PackedMatrix;
 using test::Matrix;
@@ -90,8 +91,8 @@ TEST_CASE("pack_as: 16-bit values are the nearest ones, and cost half") {
   }
   CHECK(full.bytes() - half.bytes() == 2 * full.kept());
   CHECK(half.same_structure(full));
-  // 64 rows × 640 columns are 2 × 10 whole tiles, of 8 bytes and one more; 2 row blocks make 2 shares of 8 bytes.
-  CHECK(full.bytes() == 4 * full.kept() + full.size() / 8 + 8 * (20 + 1) + 8 * 3);
+  // 64 rows × 640 columns are 2 × 10 whole tiles, of 8 bytes and one more.
+  CHECK(full.bytes() == 4 * full.kept() + full.size() / 8 + 8 * (20 + 1));
   const auto wide = losa::pack_as<double>(weight.view(), mask);
   CHECK(test::dense_of(wide) == test::dense_of(full));
 }
@@ -120,16 +121,39 @@ TEST_CASE("shares: whole row blocks, in order, all of them, of about equal kept 
     for (std::size_t c = 0; c < 64; ++c) mask.set(r, c, r < 200 ? c < 60 : c == 3);
   const PackedMatrix<float> packed(mask);
   const auto& structure = packed.structure();
-  const auto& shares = structure.shares;
   CHECK(structure.row_blocks == 32);
-  CHECK(shares.front() == 0);
-  CHECK(shares.back() == 32);
-  const std::size_t share = packed.kept() / (shares.size() - 1);
-  for (std::size_t s = 0; s + 1 < shares.size(); ++s) {
-    CHECK(shares[s] < shares[s + 1]);
-    CHECK(structure.offsets[shares[s + 1]] - structure.offsets[shares[s]] <= share + 32 * 64);  // one tile a block
+  for (std::size_t n : test::Sizes{1, 2, 3, 5, 16, 32, 40}) {
+    CAPTURE(n);
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      const losa::detail::BlockRange share =
+          losa::detail::share_of(structure.offsets.data(), structure.tiles, structure.row_blocks, i, n);
+      CHECK(share.first == next);
+      CHECK(share.last >= share.first);
+      next = share.last;
+      CHECK(structure.offsets[share.last] - structure.offsets[share.first] <= packed.kept() / n + 32 * 64);  // a block
+    }
+    CHECK(next == 32);
   }
-  CHECK(PackedMatrix<float>(losa::Mask(50, 64)).structure().shares.back() == 2);
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < 4; ++i) last = losa::detail::share_of(structure.offsets.data(), 0, 32, i, 4).last;
+  CHECK(last == 32);  // nothing kept
+}
+
+TEST_CASE("shares: as many as threads, and more where tasks cost nothing of their own") {
+  using losa::detail::few_shares;
+  using losa::detail::many_shares;
+  CHECK(many_shares(0, 2) == 1);
+  CHECK(many_shares(5, 2) == 5);
+  CHECK(many_shares(128, 1) == 16);
+  CHECK(many_shares(128, 3) == 18);
+  CHECK(many_shares(1000, 2) == 126);
+  CHECK(few_shares(0, 2, 32, 16) == 1);
+  CHECK(few_shares(1, 2, 32, 16) == 1);
+  CHECK(few_shares(128, 1, 32, 1000) == 1);
+  CHECK(few_shares(128, 2, 32, 1000) == 2);
+  CHECK(few_shares(128, 2, 32, 16) == 6);
+  CHECK(few_shares(100000, 2, 32, 16) == 16);
 }
 
 TEST_CASE("from_parts and from_bytes give back what was packed") {

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstddef>
@@ -101,23 +102,29 @@ inline double bound(std::size_t n, double magnitude) {
   return static_cast<double>(n + 3) * static_cast<double>(std::numeric_limits<float>::epsilon()) * magnitude + 1e-37;
 }
 
-/// What the `avx512` and `amx` backends may add for weights of type Q and up to 8 tokens (`amx` and int8: any number)
-/// by rounding activations to 8 bits, `avx2` for 5 to 8 tokens to 16: half a step of the columns that share a scale
-/// (of 16 bits, the largest: a step), and the rounding of that and of the factor. `weighted` is Σ |w| · max |x| of
-/// those columns.
-template <losa::Integer Q>
-double activation_rounding(const losa::Backend& backend, std::size_t tokens, double weighted) {
-  const std::string_view name = backend.name;
-  if (name == "avx2") return tokens > 4 && tokens <= 8 ? weighted / 32768 : 0.0;
-  const bool tiles = name.starts_with("amx");
-  const bool rounded = tokens <= 8 || (tiles && std::is_same_v<Q, losa::Int8>);
-  return (tiles || name.starts_with("avx512")) && rounded ? 1.001 / 254 * weighted : 0.0;
+/// What a product with `tokens` tokens of x adds to each sum by rounding activations, after what its plan says: Σ |w| ·
+/// step · the largest magnitude of the columns that share a scale. As (row, token); `dense` is (rows, cols).
+template <class Packed>
+std::vector<double> activation_rounding(const losa::Rounding& rounding, const Packed& packed,
+                                        std::span<const float> dense, losa::MatrixView<const float> x) {
+  const std::size_t rows = packed.rows();
+  const std::size_t cols = packed.cols();
+  std::vector<double> added(rows * x.rows);
+  if (rounding.step == 0) return added;
+  for (std::size_t t = 0; t < x.rows; ++t)
+    for (std::size_t first = 0; first < cols; first += rounding.scale_cols) {
+      const std::size_t last = std::min(first + rounding.scale_cols, cols);
+      double largest = 0;
+      for (std::size_t c = first; c < last; ++c) largest = std::max(largest, std::abs(static_cast<double>(x(t, c))));
+      for (std::size_t r = 0; r < rows; ++r)
+        for (std::size_t c = first; c < last; ++c)
+          added[r * x.rows + t] += rounding.step * largest * std::abs(static_cast<double>(dense[r * cols + c]));
+    }
+  return added;
 }
-/// What the `avx512_bf16` and `amx` backends may add for bf16 weights and more than 8 tokens by rounding activations to
-/// bf16; `magnitude` is Σ |w · x|.
-inline double bf16_rounding(const losa::Backend& backend, std::size_t tokens, double magnitude) {
-  const std::string_view name = backend.name;
-  return (name == "avx512_bf16" || name.starts_with("amx")) && tokens > 8 ? magnitude / 256 : 0.0;
+template <class Packed>
+losa::Rounding rounding_of(const Packed& packed, std::size_t tokens, const losa::Backend* backend) {
+  return losa::plan(packed, tokens, {.backend = backend}).rounding();
 }
 
 template <losa::Storage T>

@@ -1,9 +1,12 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
+#include "by_plan.hpp"
 #include "problem.hpp"
 
 #include <losa/core/thread_pool.hpp>
@@ -38,6 +41,14 @@ TEST_CASE("sddmm: (Gt X) at the mask, against double sums over awkward shapes") 
           wrong += !(std::abs(static_cast<double>(result.values()[k]) - sum) <= test::bound(tokens, magnitude));
         });
       CHECK(wrong == 0);
+      test::Guarded<float> values(start.kept());
+      std::ranges::copy(start.values(), values.data());
+      losa::Sample arguments{.g = g.view(), .x = x.view(), .values = values.span()};
+      if (accumulate) arguments.base = values.span();
+      test::by_plan(losa::plan<losa::Sample>(start, tokens, {.threads = test::plan_threads, .backend = backend}),
+                    arguments, i);
+      CHECK(test::bits(std::span<const float>(values.span())) ==
+            test::bits(std::span<const float>(std::as_const(result).values())));
     }
   });
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backends.hpp"
+#include "by_plan.hpp"
 #include "problem.hpp"
 
 #include <losa/core/thread_pool.hpp>
@@ -39,17 +40,6 @@ void check_spmm(std::size_t rows, std::size_t cols, std::size_t tokens, double s
   const losa::Mask mask = packed.mask();
   std::vector<double> exact(tokens * rows);
   std::vector<double> allowed(tokens * rows);
-  std::vector<double> products(tokens * rows);  // Σ |w · x|
-  std::vector<double> weighted(tokens * rows);  // Σ |w| · the largest activation of the 128 columns
-  for (std::size_t t = 0; t < tokens; ++t)
-    for (std::size_t first = 0; first < cols; first += 128) {
-      double largest = 0;
-      for (std::size_t c = first; c < std::min(first + 128, cols); ++c)
-        largest = std::max(largest, std::abs(static_cast<double>(x(t, c))));
-      for (std::size_t r = 0; r < rows; ++r)
-        for (std::size_t c = first; c < std::min(first + 128, cols); ++c)
-          weighted[t * rows + r] += largest * std::abs(static_cast<double>(dense[r * cols + c]));
-    }
   for (std::size_t t = 0; t < tokens; ++t)
     for (std::size_t r = 0; r < rows; ++r) {
       double sum = 0;
@@ -60,7 +50,6 @@ void check_spmm(std::size_t rows, std::size_t cols, std::size_t tokens, double s
       };
       for (std::size_t c = 0; c < cols; ++c)
         add(static_cast<double>(dense[r * cols + c]) * static_cast<double>(x(t, c)));
-      products[t * rows + r] = magnitude;
       if (biased) add(static_cast<double>(bias(0, r)));
       if (accumulate) add(static_cast<double>(before(t, r)));
       exact[t * rows + r] = sum;
@@ -72,16 +61,20 @@ void check_spmm(std::size_t rows, std::size_t cols, std::size_t tokens, double s
     losa::SpmmOptions options{.accumulate = accumulate, .backend = backend};
     if (biased) options.bias = bias.view().row(0);
     losa::spmm(packed, x.view(), y.view(), {}, options);
+    const losa::Rounding rounding = test::rounding_of(packed, tokens, backend);
+    CHECK(rounding.double_sums == (std::string_view(backend->name) == "reference"));
+    const std::vector<double> rounded = test::activation_rounding(rounding, packed, dense, x.view());
     std::size_t wrong = 0;
     for (std::size_t t = 0; t < tokens; ++t)
-      for (std::size_t r = 0; r < rows; ++r) {
-        double limit = allowed[t * rows + r];
-        if constexpr (std::same_as<T, losa::bf16>)
-          limit += test::bf16_rounding(*backend, tokens, products[t * rows + r]);
-        if constexpr (!losa::Storage<T>)
-          limit += test::activation_rounding<T>(*backend, tokens, weighted[t * rows + r]);
-        wrong += !(std::abs(static_cast<double>(y(t, r)) - exact[t * rows + r]) <= limit);
-      }
+      for (std::size_t r = 0; r < rows; ++r)
+        wrong += !(std::abs(static_cast<double>(y(t, r)) - exact[t * rows + r]) <=
+                   allowed[t * rows + r] + rounded[r * tokens + t]);
+    Matrix planned = before;
+    test::by_plan(losa::plan(packed, tokens, {.threads = test::plan_threads, .backend = backend}),
+                  losa::Multiply{.x = x.view(), .y = planned.view(), .bias = options.bias, .accumulate = accumulate},
+                  i);
+    CHECK(test::bits_of(planned) == test::bits_of(y));
+    CHECK(planned.gaps_intact());
     CHECK(wrong == 0);
     CHECK(y.gaps_intact());
   }
@@ -134,32 +127,30 @@ TEST_CASE("spmm: 2:4 and 4:8 masks, known for what they are, in every type") {
       const auto packed = losa::pack(weight.view(), mask);
       CHECK(packed.kept() == rows * cols / 2);
       CHECK(packed.structure().half == (rows % 32 == 0 && cols % 64 == 0));
-      const auto check = [&](const auto& matrix, bool integers = false) {
+      const auto check = [&](const auto& matrix) {
         const std::vector<float> dense = test::dense_of(matrix);
         const Matrix x(1, cols, i);
         for (const losa::Backend* backend : losa::backends()) {
           Matrix y(1, rows, 0);
           losa::spmm(matrix, x.view(), y.view(), {}, {.backend = backend});
+          const std::vector<double> rounded =
+              test::activation_rounding(test::rounding_of(matrix, 1, backend), matrix, dense, x.view());
           for (std::size_t r = 0; r < rows; ++r) {
             double sum = 0;
             double magnitude = 0;
-            double weights = 0;
             for (std::size_t c = 0; c < cols; ++c) {
-              weights += std::abs(static_cast<double>(dense[r * cols + c]));
               sum += static_cast<double>(dense[r * cols + c]) * static_cast<double>(x(0, c));
               magnitude += std::abs(static_cast<double>(dense[r * cols + c]) * static_cast<double>(x(0, c)));
             }
-            CHECK(std::abs(static_cast<double>(y(0, r)) - sum) <=
-                  test::bound(cols, magnitude) +
-                      (integers ? test::activation_rounding<losa::Int8>(*backend, 1, weights) : 0.0));
+            CHECK(std::abs(static_cast<double>(y(0, r)) - sum) <= test::bound(cols, magnitude) + rounded[r]);
           }
         }
       };
       check(packed);
       check(losa::pack_as<losa::bf16>(weight.view(), mask));
       check(losa::pack_as<losa::f16>(weight.view(), mask));
-      check(losa::quantize<losa::Int8>(packed), true);
-      check(losa::quantize<losa::Int4>(packed), true);
+      check(losa::quantize<losa::Int8>(packed));
+      check(losa::quantize<losa::Int4>(packed));
       mask.set(rows - 1, cols - 1, !mask(rows - 1, cols - 1));
       CHECK_FALSE(losa::pack(weight.view(), mask).structure().half);
     }
@@ -266,7 +257,8 @@ TEST_CASE("spmm: integer weights and activations too large, too small or not fin
         Matrix y(tokens, 40, 1);
         Matrix expected(tokens, 40, 1);
         for (float factor : {1e-36f, 1e-32f, 1e27f, 1e33f}) {
-          if (backend->name == std::string_view("avx2") && factor > 1e30f) continue;  // its int8 sums overflow there
+          const losa::Rounding rounding = test::rounding_of(matrix, tokens, backend);
+          if (factor > rounding.most) continue;  // sums may overflow, as the plan says
           CAPTURE(factor);
           Matrix x(tokens, 150, 22);
           for (std::size_t c = 0; c < 150; ++c) x.view()(tokens - 1, c) *= factor;
@@ -275,7 +267,7 @@ TEST_CASE("spmm: integer weights and activations too large, too small or not fin
           for (std::size_t t = 0; t < tokens; ++t) {
             const float unit = t + 1 == tokens ? factor : 1.0f;
             // 1e-2 as denormals have few bits; Σ |w| · max |x| is below 30.
-            const double limit = 1e-2 + test::activation_rounding<Q>(*backend, tokens, 30);
+            const double limit = 1e-2 + rounding.step * 30;
             for (std::size_t r = 0; r < 40; ++r)
               CHECK(std::abs(static_cast<double>(y(t, r) / unit - expected(t, r) / unit)) <= limit);
           }
@@ -426,6 +418,12 @@ TEST_CASE("spmm_transposed: agrees with double sums over awkward shapes") {
                      test::bound(rows, magnitude[t * cols + c]));
       CHECK(wrong == 0);
       CHECK(dx.gaps_intact());
+      Matrix planned = before;
+      test::by_plan(
+          losa::plan<losa::MultiplyTransposed>(packed, tokens, {.threads = test::plan_threads, .backend = backend}),
+          losa::MultiplyTransposed{.g = g.view(), .dx = planned.view(), .accumulate = accumulate}, i);
+      CHECK(test::bits_of(planned) == test::bits_of(dx));
+      CHECK(planned.gaps_intact());
     }
   });
 }
@@ -549,29 +547,36 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
         Matrix y(tokens, rows, 2);
         Matrix expected(tokens, rows, 2);
         Matrix dx(tokens, cols, 3);
+        const auto multiply = [&](const auto& weights) {
+          test::by_simple_plan(test::Seen{packed.kept(), guarded, weights}, tokens, backend,
+                               losa::Multiply{.x = x.view(), .y = y.view()});
+        };
         losa::spmm(packed, x.view(), expected.view(), {}, {.backend = backend});
-        backend->spmm_f32(guarded, {values.data()}, x.view(), y.view(), nullptr, false, {});
+        multiply(losa::FloatWeights<float>{values.data()});
         CHECK(test::bits_of(y) == test::bits_of(expected));
-        backend->spmm_transposed(guarded, values.data(), y.view(), dx.view(), false, {});
         const std::size_t kept = packed.kept();
+        const test::Seen seen{kept, guarded, losa::FloatWeights<float>{values.data()}};
+        test::by_simple_plan(seen, tokens, backend, losa::MultiplyTransposed{.g = y.view(), .dx = dx.view()});
         test::Guarded<float> out(kept);
         test::Guarded<float> base(kept);
         base.fill(5);
-        backend->sddmm(guarded, base.data(), 0.5f, y.view(), x.view(), out.data(), {});
+        test::by_simple_plan(
+            seen, tokens, backend,
+            losa::Sample{.g = y.view(), .x = x.view(), .values = out.span(), .base = base.span(), .scale = 0.5f});
 
         const auto half = losa::pack_as<losa::bf16>(weight.view(), mask);
         test::Guarded<losa::bf16> halves(half.kept() + 32);
         std::fill_n(halves.data(), halves.span().size(), losa::narrow<losa::bf16>(12345.0f));
         std::ranges::copy(half.values(), halves.data());
         losa::spmm(half, x.view(), expected.view(), {}, {.backend = backend});
-        backend->spmm_bf16(guarded, {halves.data()}, x.view(), y.view(), nullptr, false, {});
+        multiply(losa::FloatWeights<losa::bf16>{halves.data()});
         CHECK(test::bits_of(y) == test::bits_of(expected));
         const auto small = losa::pack_as<losa::f16>(weight.view(), mask);
         test::Guarded<losa::f16> smalls(small.kept() + 32);
         std::fill_n(smalls.data(), smalls.span().size(), losa::narrow<losa::f16>(12345.0f));
         std::ranges::copy(small.values(), smalls.data());
         losa::spmm(small, x.view(), expected.view(), {}, {.backend = backend});
-        backend->spmm_f16(guarded, {smalls.data()}, x.view(), y.view(), nullptr, false, {});
+        multiply(losa::FloatWeights<losa::f16>{smalls.data()});
         CHECK(test::bits_of(y) == test::bits_of(expected));
         const auto bytes = losa::quantize<losa::Int8>(packed);
         test::Guarded<std::int8_t> byte_values(packed.kept() + 64);
@@ -580,7 +585,7 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
         test::Guarded<float> row_scales(bytes.scales().size());
         std::ranges::copy(bytes.scales(), row_scales.data());
         losa::spmm(bytes, x.view(), expected.view(), {}, {.backend = backend});
-        backend->spmm_int8(guarded, {byte_values.data(), row_scales.data()}, x.view(), y.view(), nullptr, false, {});
+        multiply(losa::Int8Weights{byte_values.data(), row_scales.data()});
         CHECK(test::bits_of(y) == test::bits_of(expected));
         const auto nibbles = losa::quantize<losa::Int4>(packed);
         const losa::Int4Weights fours = nibbles.weights();
@@ -591,8 +596,7 @@ TEST_CASE("kernels read at most 64 bytes past the last packed value") {
         test::Guarded<losa::f16> tile_scales(nibbles.scales().size());
         std::ranges::copy(nibbles.scales(), tile_scales.data());
         losa::spmm(nibbles, x.view(), expected.view(), {}, {.backend = backend});
-        backend->spmm_int4(guarded, {nibble_values.data(), fours.offsets, tile_scales.data()}, x.view(), y.view(),
-                           nullptr, false, {});
+        multiply(losa::Int4Weights{nibble_values.data(), fours.offsets, tile_scales.data()});
         CHECK(test::bits_of(y) == test::bits_of(expected));
       }
 }

@@ -7,9 +7,14 @@
 //
 // Terms are added in rising order of depth, chunk by chunk, for every instruction set; with fused multiply-add where
 // the set has it. A block of C stays in registers while the strips pass: 8 × 24 numbers in 24 registers of AVX-512, 4 ×
-// 12 in 12 of AVX2, 4 × 6 in 12 of 128 bits. The path is chosen once at run time, by what the processor has.
+// 12 in 12 of AVX2, 4 × 6 in 12 of 128 bits. The path is chosen once at run time, by what the processor has and
+// LOSA_ISA says.
 
 #include <cstddef>
+#include <string_view>
+
+#include <losa/core/cpu.hpp>
+#include <losa/core/isa.hpp>
 
 namespace losa::inline v0::detail {
 
@@ -131,13 +136,18 @@ __attribute__((target("avx512f,fma"))) inline void subtract_avx512(const double*
 inline constexpr StripKernels strip_kernels_avx2{&multiply_avx2, &subtract_avx2};
 inline constexpr StripKernels strip_kernels_avx512{&multiply_avx512, &subtract_avx512};
 
-inline bool has_avx2() noexcept { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-inline bool has_avx512() noexcept { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma"); }
+inline bool has_avx2() noexcept { return cpu().avx2 && cpu().fma; }
+inline bool has_avx512() noexcept { return cpu().avx512f && cpu().fma; }
+
+/// Of an instruction set, or of one that has it; of all that there is for a name that means none of these.
+inline const StripKernels& strip_kernels_for(std::string_view isa) noexcept {
+  if (isa == "reference" || isa == "portable") return strip_kernels_portable;
+  if (has_avx512() && isa != "avx2") return strip_kernels_avx512;
+  return has_avx2() ? strip_kernels_avx2 : strip_kernels_portable;
+}
 
 inline const StripKernels& strip_kernels() noexcept {
-  static const StripKernels& chosen = has_avx512() ? strip_kernels_avx512
-                                      : has_avx2() ? strip_kernels_avx2
-                                                   : strip_kernels_portable;
+  static const StripKernels& chosen = strip_kernels_for(wanted_isa());
   return chosen;
 }
 

@@ -4,7 +4,7 @@
 // never share one copy of an inline function, of which the linker would keep either. Every backend also asks
 // compiled_for_this_cpu() before it calls itself supported.
 
-#include <losa/gemm/cpu.hpp>
+#include <losa/core/cpu.hpp>
 
 #if defined(__AVX512F__)
 #define LOSA_ARCH_BASE avx512

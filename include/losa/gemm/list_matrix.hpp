@@ -45,8 +45,7 @@ class ListMatrix {
         cols_(packed.cols()),
         kept_(packed.kept()),
         blocks_(packed.structure().row_blocks),
-        ranges_((cols_ + ListLayout::range_cols - 1) / ListLayout::range_cols),
-        shares_(packed.structure().shares) {
+        ranges_((cols_ + ListLayout::range_cols - 1) / ListLayout::range_cols) {
     if constexpr (std::same_as<Element, Int8>) {
       const QuantizedMatrix<Int8> integers(packed, executor);
       const Int8Weights weights = integers.weights();
@@ -64,7 +63,7 @@ class ListMatrix {
   /// Memory held.
   std::size_t bytes() const noexcept {
     return values_.size() * sizeof(Value) + columns_.size() + counts_.size() + scales_.size() * sizeof(float) +
-           (offsets_.size() + shares_.size()) * sizeof(std::size_t);
+           offsets_.size() * sizeof(std::size_t);
   }
 
   /// dense[r, c] = the weight as the products see it, +0 where pruned. Throws ShapeError unless dense is rows × cols.
@@ -93,9 +92,7 @@ class ListMatrix {
             .ranges = ranges_,
             .counts = counts_.data(),
             .col_indices = columns_.data(),
-            .offsets = offsets_.data(),
-            .shares = shares_.data(),
-            .share_count = shares_.size() - 1};
+            .offsets = offsets_.data()};
   }
   ListWeights<Value> weights() const noexcept { return {values_.data(), scales_.empty() ? nullptr : scales_.data()}; }
 
@@ -115,7 +112,7 @@ class ListMatrix {
   template <class Function>
   void fill(const detail::PackedStructure& s, ExecutorRef executor, Function&& value) {
     counts_.resize(blocks_ * ranges_ * 2 * detail::tile_rows);
-    offsets_.resize(blocks_ * ranges_);
+    offsets_.resize(blocks_ * ranges_ + 1);
     std::size_t total = 0;
     for (std::size_t tile = 0; tile < blocks_ * ranges_; ++tile) {
       offsets_[tile] = total;
@@ -133,6 +130,7 @@ class ListMatrix {
         total += (kept + 3) / 4 * 4;
       }
     }
+    offsets_.back() = total;
     values_ = detail::PaddedArray<Value>(total);
     columns_ = detail::PaddedArray<std::uint8_t>(total);
     executor.parallel_for(blocks_, [&](std::size_t b) {
@@ -164,7 +162,6 @@ class ListMatrix {
   std::size_t kept_;
   std::size_t blocks_;
   std::size_t ranges_;
-  std::vector<std::size_t> shares_;
   detail::PaddedArray<Value> values_;
   detail::PaddedArray<std::uint8_t> columns_;
   std::vector<std::uint8_t> counts_;

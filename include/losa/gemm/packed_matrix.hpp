@@ -2,7 +2,7 @@
 // A masked weight matrix in the bitmask format: one bit per weight, and the values of the kept weights without gaps,
 // both in the tile order of packed_structure.hpp. At density d that is sizeof(Element)·d + 1/8 bytes per weight.
 //
-// A kept weight may be 0.0 and stays kept. The structure (mask, offsets, shares of the work) is immutable and shared
+// A kept weight may be 0.0 and stays kept. The structure (mask, offsets) is immutable and shared
 // between the copies that like() makes; a const matrix may be read from any number of threads.
 //
 //   auto packed = losa::pack(losa::view(weight, out, in), mask);

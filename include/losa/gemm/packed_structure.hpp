@@ -31,8 +31,6 @@ struct PackedLayout {
   std::size_t tiles = 0;                 // column tiles of a row block
   const std::uint64_t* words = nullptr;  // (row_blocks, tiles, 32)
   const std::size_t* offsets = nullptr;  // (row_blocks · tiles + 1) values before each tile
-  const std::size_t* shares = nullptr;   // (share_count + 1) boundaries in row blocks, of about equal kept count
-  std::size_t share_count = 0;
   bool half = false;  // whole tiles, and of every 8 columns, from a multiple of 8 on, 4 are kept: 2:4, 4:8
 
   std::size_t kept() const noexcept { return offsets[row_blocks * tiles]; }
@@ -60,7 +58,6 @@ struct PackedStructure {
   std::size_t tiles = 0;             // column tiles of a row block
   PaddedArray<std::uint64_t> words;  // (row_blocks, tiles, tile_rows)
   std::vector<std::size_t> offsets;  // (row_blocks · tiles + 1)
-  std::vector<std::size_t> shares;   // boundaries, in row blocks, of the parts that parallel products work on
 
   bool half = false;  // whole tiles, and of every 8 columns, from a multiple of 8 on, 4 are kept: 2:4, 4:8
 
@@ -75,7 +72,6 @@ struct PackedStructure {
       for (std::size_t t = 0; t < tiles; ++t) words.data()[word_index(r, t)] = mask.row_words(r)[t];
     for (std::size_t tile = 0; tile < row_blocks * tiles; ++tile)
       offsets[tile + 1] = offsets[tile] + ones(words.data() + tile * tile_rows, tile_rows);
-    shares = equal_shares();
     half = kept() != 0 && kept() * 2 == rows * cols && rows % tile_rows == 0 && cols % tile_cols == 0;
     for (std::size_t i = 0; half && i < words.size(); ++i) {
       const std::uint64_t pairs = words.data()[i] - (words.data()[i] >> 1 & 0x5555555555555555u);
@@ -87,7 +83,7 @@ struct PackedStructure {
 
   std::size_t kept() const noexcept { return offsets.back(); }
   std::size_t bytes() const noexcept {
-    return words.size() * sizeof(std::uint64_t) + (offsets.size() + shares.size()) * sizeof(std::size_t);
+    return words.size() * sizeof(std::uint64_t) + offsets.size() * sizeof(std::size_t);
   }
   std::size_t word_index(std::size_t row, std::size_t tile) const noexcept {
     return (row / tile_rows * tiles + tile) * tile_rows + row % tile_rows;
@@ -99,8 +95,6 @@ struct PackedStructure {
             .tiles = tiles,
             .words = words.data(),
             .offsets = offsets.data(),
-            .shares = shares.data(),
-            .share_count = shares.size() - 1,
             .half = half};
   }
   Mask mask() const {
@@ -138,22 +132,6 @@ struct PackedStructure {
     std::size_t count = 0;
     for (std::size_t i = 0; i < n; ++i) count += static_cast<std::size_t>(std::popcount(word[i]));
     return count;
-  }
-
-  /// Whole row blocks, of about equal kept count; depends on the matrix alone, never on the number of threads. 16 or
-  /// more where there are blocks enough, so that a few threads share them evenly, and one per 256 rows.
-  std::vector<std::size_t> equal_shares() const {
-    const std::size_t wanted = std::max((row_blocks + 7) / 8, std::min<std::size_t>(16, row_blocks));
-    std::vector<std::size_t> bounds{0};
-    std::size_t block = 0;
-    for (std::size_t i = 1; i < wanted; ++i) {
-      const std::size_t share = kept() / wanted * i + kept() % wanted * i / wanted;
-      while (block < row_blocks && offsets[block * tiles] < share) ++block;
-      if (block > 0 && share - offsets[(block - 1) * tiles] < offsets[block * tiles] - share) --block;  // the nearest
-      if (block > bounds.back()) bounds.push_back(block);
-    }
-    if (row_blocks > bounds.back()) bounds.push_back(row_blocks);
-    return bounds;
   }
 };
 

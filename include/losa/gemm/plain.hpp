@@ -39,6 +39,7 @@
 #include <losa/gemm/list_matrix.hpp>
 #include <losa/gemm/pack.hpp>
 #include <losa/gemm/packed_matrix.hpp>
+#include <losa/gemm/plan.hpp>
 #include <losa/gemm/quantized_matrix.hpp>
 #include <losa/gemm/registry.hpp>
 #include <losa/gemm/scratch.hpp>
@@ -59,6 +60,7 @@ enum class Into { overwrite, add };
 struct Threads {
   void (*run)(void* pool, std::size_t n, void (*task)(void* context, std::size_t i), void* context) = nullptr;
   void* pool = nullptr;
+  std::size_t count = 4;  // that run tasks at the same time: products are cut for so many
 };
 
 namespace detail {
@@ -130,7 +132,7 @@ struct Access {
 
 struct Executor {
   Threads threads;
-  std::size_t concurrency() const noexcept { return 1; }
+  std::size_t concurrency() const noexcept { return threads.count; }
   void parallel_for(std::size_t n, losa::detail::TaskRef task) const {
     threads.run(
         threads.pool, n, [](void* context, std::size_t i) { (*static_cast<losa::detail::TaskRef*>(context))(i); },
@@ -254,17 +256,24 @@ inline void sample(const float* g, std::size_t g_stride, const float* x, std::si
 }
 
 /// Has the calling thread keep what multiply() with `weights` and 1 … `tokens` tokens takes beside its operands, so
-/// that none allocates there, not even the first; a pool's threads need a call each. Costs four such products, and x
-/// and y for the time of the call. Returns the bytes that the thread keeps now, for all products it has run.
-inline std::size_t reserve(const Weights& weights, std::size_t tokens) {
-  std::vector<float> x(tokens * weights.cols());
-  std::vector<float> y(tokens * weights.rows());
-  for (std::uint32_t bits : {0u, 0x7f800000u}) {  // 0 and infinity: integers keep what is not finite in float
-    for (float& value : x) std::memcpy(&value, &bits, sizeof value);
-    for (std::size_t t = 1; t <= tokens; t = t < tokens ? std::min(2 * t, tokens) : t + 1)
-      multiply(weights, x.data(), t, weights.cols(), y.data(), weights.rows());
-  }
-  return losa::detail::Scratch::held();
+/// that none allocates there, not even the first; a pool's threads need a call each, with the pool's count. Costs under
+/// a microsecond for each number of tokens. Returns the bytes that the thread keeps now, for all products it has run.
+inline std::size_t reserve(const Weights& weights, std::size_t tokens, Threads threads = {}) {
+  const std::size_t count = threads.run == nullptr ? 1 : std::max<std::size_t>(1, threads.count);
+  std::size_t shared = 0;
+  std::size_t own = 0;
+  std::visit(
+      [&](const auto& m) {
+        for (std::size_t t = 1; t <= tokens; ++t) {
+          const Plan<Multiply> made(m, t, {.threads = count, .backend = detail::Access::backend(weights)});
+          shared = std::max(shared, made.shared_bytes());
+          own = std::max(own, made.own_bytes());
+        }
+      },
+      detail::Access::matrix(weights));
+  const losa::detail::Scratch first(std::max(shared, own));
+  const losa::detail::Scratch second(std::min(shared, own));
+  return losa::detail::Scratch::held() + first.size() + second.size();
 }
 
 }  // namespace losa::inline v0::plain

@@ -9,13 +9,13 @@
 // program of many units can compile them once: it defines LOSA_EXTERN_KERNELS, for all of its units, and one of them
 // includes losa/gemm/kernels.hpp.
 
-#include <cstdlib>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <losa/core/error.hpp>
+#include <losa/core/isa.hpp>
 #include <losa/gemm/backend.hpp>
 #if defined(LOSA_EXTERN_KERNELS)
 namespace losa::inline v0::detail {
@@ -52,8 +52,8 @@ inline const Backend& find_backend(std::string_view where, std::string_view name
   raise<UnsupportedError>(where, "backend \"", name, "\" is not available here; present: ", names);
 }
 
-inline const Backend& choose_backend(const char* isa) {
-  return isa != nullptr && *isa != '\0' ? find_backend("LOSA_ISA: ", isa) : *backends().front();
+inline const Backend& choose_backend(std::string_view isa) {
+  return isa.empty() ? *backends().front() : find_backend("LOSA_ISA: ", isa);
 }
 
 }  // namespace detail
@@ -63,7 +63,7 @@ inline const Backend& find_backend(std::string_view name) { return detail::find_
 
 /// The backend of products that name none. Throws UnsupportedError if LOSA_ISA names an absent one.
 inline const Backend& default_backend() {
-  static const Backend& chosen = detail::choose_backend(std::getenv("LOSA_ISA"));
+  static const Backend& chosen = detail::choose_backend(detail::wanted_isa());
   return chosen;
 }
 

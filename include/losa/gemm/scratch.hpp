@@ -1,16 +1,16 @@
 #pragma once
-// Memory for the kernels: 64-byte aligned arrays, and scratch space that a thread keeps between products so that a
-// product does not pay for fresh pages. A thread holds at most four blocks, the largest it has needed, until it ends.
+// Memory for packed matrices and products: 64-byte aligned arrays, and scratch space that a thread keeps between
+// products so that a product does not pay for fresh pages. A thread holds at most four blocks, the largest it has
+// needed, until it ends.
 //
-//   detail::Scratch scratch(bytes);
-//   auto* panel = scratch.take<float>(n);          // consecutive pieces, each aligned to 64 bytes
+//   const detail::Scratch scratch(bytes);
+//   std::byte* memory = scratch.data();
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
 #include <array>
-#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -82,6 +82,7 @@ class PaddedArray {
 class Scratch {
  public:
   explicit Scratch(std::size_t bytes) {
+    if (bytes == 0) return;
     Block* best = nullptr;
     for (Block& block : kept())
       if (block.size >= bytes && (best == nullptr || block.size < best->size)) best = &block;
@@ -108,19 +109,9 @@ class Scratch {
     return bytes;
   }
 
-  /// Bytes that n elements take of a block.
-  template <class Element>
-  static constexpr std::size_t need(std::size_t n) noexcept {
-    return round_up(n * sizeof(Element), cache_line);
-  }
-  /// The next n elements, uninitialised.
-  template <class Element>
-  Element* take(std::size_t n) noexcept {
-    std::byte* start = block_.memory.get() + used_;
-    used_ += need<Element>(n);
-    assert(used_ <= block_.size);
-    return reinterpret_cast<Element*>(start);
-  }
+  /// Uninitialised, aligned to 64 bytes.
+  std::byte* data() const noexcept { return block_.memory.get(); }
+  std::size_t size() const noexcept { return block_.size; }
 
  private:
   struct Block {
@@ -133,7 +124,6 @@ class Scratch {
   }
 
   Block block_;
-  std::size_t used_ = 0;
 };
 
 }  // namespace losa::inline v0::detail

@@ -22,7 +22,8 @@
 #include <losa/gemm/backend.hpp>
 #include <losa/gemm/pack.hpp>
 #include <losa/gemm/packed_matrix.hpp>
-#include <losa/gemm/registry.hpp>
+#include <losa/gemm/plan.hpp>
+#include <losa/gemm/run_plan.hpp>
 #include <losa/gemm/spmm.hpp>
 
 namespace losa::inline v0 {
@@ -34,10 +35,10 @@ inline void sddmm(MatrixView<const float> g, MatrixView<const float> x, PackedMa
   detail::expect_columns("sddmm", "g", g, result.rows());
   detail::expect_columns("sddmm", "x", x, result.cols());
   detail::expect_tokens("sddmm", "g", g, "x", x);
-  const Backend& backend = detail::backend_or_default(options.backend);
-  float* values = result.values().data();
-  if (result.kept() == 0) return;
-  backend.sddmm(result.structure().layout(), options.accumulate ? values : nullptr, 1.0f, g, x, values, executor);
+  const Plan<Sample> made(result, g.rows, detail::plan_options(executor, options.backend));
+  const std::span<float> values = result.values();
+  const std::span<const float> base = options.accumulate ? values : std::span<float>{};
+  detail::run_plan(made, {.g = g, .x = x, .values = values, .base = base}, executor);
 }
 
 /// Values of `packed` (out, in) ← base + scale · (B·A) at its kept positions, from bt = Bᵀ (rank, out), a (rank, in)
@@ -52,9 +53,8 @@ inline void refresh_values(PackedMatrix<float>& packed, std::span<const float> b
   detail::expect_columns("refresh_values", "bt", bt, packed.rows());
   detail::expect_columns("refresh_values", "a", a, packed.cols());
   if (bt.rows != a.rows) detail::raise<ShapeError>("refresh_values: bt has rank ", bt.rows, ", a has rank ", a.rows);
-  const Backend& chosen = detail::backend_or_default(backend);
-  if (packed.kept() == 0) return;
-  chosen.sddmm(packed.structure().layout(), base_values.data(), scale, bt, a, packed.values().data(), executor);
+  const Plan<Sample> made(packed, bt.rows, detail::plan_options(executor, backend));
+  detail::run_plan(made, {.g = bt, .x = a, .values = packed.values(), .base = base_values, .scale = scale}, executor);
 }
 
 /// The same with the base in a dense matrix `weight` (out, in), of which only the kept positions are used.

@@ -14,9 +14,11 @@
 //
 //   losa::spmm(packed, losa::view(x, tokens, in), losa::view(y, tokens, out), pool, {.bias = b});
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <span>
+#include <string_view>
 
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
@@ -25,8 +27,10 @@
 #include <losa/gemm/backend.hpp>
 #include <losa/gemm/list_matrix.hpp>
 #include <losa/gemm/packed_matrix.hpp>
+#include <losa/gemm/plan.hpp>
 #include <losa/gemm/quantized_matrix.hpp>
 #include <losa/gemm/registry.hpp>
+#include <losa/gemm/run_plan.hpp>
 
 namespace losa::inline v0 {
 
@@ -43,10 +47,6 @@ struct ProductOptions {
 
 namespace detail {
 
-inline const Backend& backend_or_default(const Backend* backend) {
-  return backend == nullptr ? default_backend() : *backend;
-}
-
 template <class Element, class OtherElement>
 void expect_tokens(std::string_view where, std::string_view a_name, const MatrixView<Element>& a,
                    std::string_view b_name, const MatrixView<OtherElement>& b) {
@@ -59,29 +59,20 @@ void expect_columns(std::string_view where, std::string_view name, const MatrixV
     raise<ShapeError>(where, ": ", name, " must have ", cols, " columns, got ", m.rows, " × ", m.cols);
 }
 
-inline auto spmm_of(const Backend& b, const FloatWeights<float>&) { return b.spmm_f32; }
-inline auto spmm_of(const Backend& b, const FloatWeights<bf16>&) { return b.spmm_bf16; }
-inline auto spmm_of(const Backend& b, const FloatWeights<f16>&) { return b.spmm_f16; }
-inline auto spmm_of(const Backend& b, const Int8Weights&) { return b.spmm_int8; }
-inline auto spmm_of(const Backend& b, const Int4Weights&) { return b.spmm_int4; }
-inline auto spmm_of(const Backend& b, const ListWeights<float>&) { return b.list_f32; }
-inline auto spmm_of(const Backend& b, const ListWeights<bf16>&) { return b.list_bf16; }
-inline auto spmm_of(const Backend& b, const ListWeights<f16>&) { return b.list_f16; }
-inline auto spmm_of(const Backend& b, const ListWeights<std::int8_t>&) { return b.list_int8; }
+inline PlanOptions plan_options(ExecutorRef executor, const Backend* backend) {
+  return {.threads = std::max<std::size_t>(1, executor.concurrency()), .backend = backend};
+}
 
 template <class Matrix>
 void multiply(const Matrix& packed, MatrixView<const float> x, MatrixView<float> y, ExecutorRef executor,
               const SpmmOptions& options) {
-  detail::expect_columns("spmm", "x", x, packed.cols());
-  detail::expect_columns("spmm", "y", y, packed.rows());
-  detail::expect_tokens("spmm", "x", x, "y", y);
-  if (!options.bias.empty() && options.bias.size() != packed.rows())
-    detail::raise<ShapeError>("spmm: bias must have ", packed.rows(), " elements, got ", options.bias.size());
-  const Backend& backend = detail::backend_or_default(options.backend);
-  if (y.empty()) return;
-  const float* bias = options.bias.empty() ? nullptr : options.bias.data();
-  const auto weights = packed.weights();
-  spmm_of(backend, weights)(packed.layout(), weights, x, y, bias, options.accumulate, executor);
+  expect_columns("spmm", "x", x, packed.cols());
+  expect_columns("spmm", "y", y, packed.rows());
+  expect_tokens("spmm", "x", x, "y", y);
+  const Plan<Multiply> made(packed, x.rows, plan_options(executor, options.backend));
+  const Multiply arguments{.x = x, .y = y, .bias = options.bias, .accumulate = options.accumulate};
+  made.expect(arguments, "spmm");
+  run_plan(made, arguments, executor);
 }
 
 }  // namespace detail
@@ -116,9 +107,8 @@ inline void spmm_transposed(const PackedMatrix<float>& packed, MatrixView<const 
   detail::expect_columns("spmm_transposed", "g", g, packed.rows());
   detail::expect_columns("spmm_transposed", "dx", dx, packed.cols());
   detail::expect_tokens("spmm_transposed", "g", g, "dx", dx);
-  const Backend& backend = detail::backend_or_default(options.backend);
-  if (dx.empty()) return;
-  backend.spmm_transposed(packed.structure().layout(), packed.values().data(), g, dx, options.accumulate, executor);
+  const Plan<MultiplyTransposed> made(packed, g.rows, detail::plan_options(executor, options.backend));
+  detail::run_plan(made, {.g = g, .dx = dx, .accumulate = options.accumulate}, executor);
 }
 
 }  // namespace losa::inline v0

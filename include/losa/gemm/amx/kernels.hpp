@@ -24,6 +24,7 @@
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/avx512/integers.hpp>
 #include <losa/gemm/avx512_bf16/kernels.hpp>
+#include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
 #include <losa/gemm/weights.hpp>
 
@@ -100,6 +101,7 @@ struct Bf16 {
   using Weights = FloatWeights<bf16>;
   static constexpr std::size_t step_cols = 32;
   static constexpr bool scaled = false;
+  static Rounding rounding() noexcept { return {.step = 0x1p-8}; }
 
   /// to ← x (tokens, cols), at most 16 tokens, zeros after the last token and up to whole tiles of 64 columns.
   LOSA_AVX512 static bool pack(const float* x, std::size_t stride, std::size_t tokens, std::size_t cols, std::byte* to,
@@ -173,6 +175,9 @@ struct Int8 {
   using Weights = Int8Weights;
   static constexpr std::size_t step_cols = 64;
   static constexpr bool scaled = true;
+  static Rounding rounding() noexcept {
+    return {.step = avx512::byte_step, .scale_cols = avx512::integers::scale_cols};
+  }
   static constexpr std::size_t joined = avx512::integers::tiles_per_scale;  // steps whose sums are integers
 
   /// As Bf16::pack, and the scales. False if the tokens have to stay in float.

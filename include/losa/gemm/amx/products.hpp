@@ -17,16 +17,16 @@
 #if defined(LOSA_AVX512)
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 
-#include <losa/core/executor.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
+#include <losa/gemm/arena.hpp>
 #include <losa/gemm/avx512/kernels.hpp>
-#include <losa/gemm/backend.hpp>
-#include <losa/gemm/panel/driver.hpp>
-#include <losa/gemm/scratch.hpp>
+#include <losa/gemm/formats.hpp>
+#include <losa/gemm/operation.hpp>
+#include <losa/gemm/panel/multiply.hpp>
+#include <losa/gemm/shares.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::amx {
 
@@ -52,65 +52,73 @@ struct TokenGroups {
   std::size_t count(std::size_t g) const noexcept { return std::min(step, tiles - first(g)); }
 };
 
-/// The product of a KernelSet (Bf16, Int8) on tile registers of type Tiles.
-template <class Tiles, class KernelSet>
-class Product {
+/// The product of a KernelSet (Bf16, Int8) on tile registers of type Tiles. Phases: pack; for integers, pack again as
+/// floats if some activation has to stay one; multiply. Up to few_tokens, and with floats, it is the product of Parent.
+template <class Tiles, class KernelSet, class Parent>
+class TileMultiply {
   using Weights = typename KernelSet::Weights;
-  using Panels = PanelProducts<avx512::Kernels>;  // of avx512_bf16 too, for integers
   static constexpr std::size_t tile_steps = tile_cols / KernelSet::step_cols;
   static constexpr std::size_t range_tiles = range_steps / tile_steps;
+  static constexpr std::size_t chunk = 8;  // tiles of 64 columns that a task packs
 
  public:
-  /// False, with y untouched, if the activations have to stay in float.
-  static bool spmm(const PackedLayout& w, const Weights& weights, MatrixView<const float> x, MatrixView<float> y,
-                   const float* bias, bool accumulate, ExecutorRef executor) {
-    const TokenGroups groups(x.rows, w.share_count);
-    const PanelPlan plan{.tokens = x.rows, .lanes = avx512::Kernels::lanes};
-    const std::size_t steps = w.tiles * tile_steps;
-    const std::size_t scales = KernelSet::scaled ? (w.tiles + 1) / 2 * tile_tokens : 0;
-    std::size_t bytes =
-        Scratch::need<std::byte>(groups.tiles * steps * tile_bytes) + Scratch::need<float>(groups.tiles * scales);
-    // What the product in float would take, so that it finds it where another product left it.
-    if (KernelSet::scaled) bytes = std::max(bytes, Panels::shared_need(plan, w.cols));
-    Scratch shared(bytes);
-    auto* const packed = shared.take<std::byte>(groups.tiles * steps * tile_bytes);
-    auto* const packed_scales = shared.take<float>(groups.tiles * scales);
-    const TokenTiles all{packed, steps * tile_bytes, packed_scales, scales};
-    if (!pack(w, x, groups.tiles, packed, packed_scales, all, executor)) return false;
-    executor.parallel_for(w.share_count * groups.size(), [&](std::size_t task) {
-      const std::size_t g = task / w.share_count;
-      const std::size_t begin = w.shares[task % w.share_count];
-      const std::size_t end = w.shares[task % w.share_count + 1];
-      const std::size_t tokens = groups.count(g);
-      const std::size_t most = std::min(most_blocks, end - begin);
-      std::size_t need =
-          Scratch::need<std::byte>(range_steps * step_bytes) + Scratch::need<float>(most * tokens * sum_floats);
-      if (KernelSet::scaled)
-        need = std::max(need, Panels::task_need(plan, PanelGroups(plan, w.share_count)[0], w.row_blocks));
-      Scratch scratch(need);
-      auto* const expanded = scratch.take<std::byte>(range_steps * step_bytes);
-      auto* const sums = scratch.take<float>(most * tokens * sum_floats);
-      Tiles tiles;
-      for (std::size_t b = begin; b < end; b += most) {
-        const std::size_t last = std::min(b + most, end);
-        add_blocks(tiles, w, weights, b, last, from(all, groups.first(g)), tokens, expanded, sums);
-        for (std::size_t i = b; i < last; ++i) {
-          float* const block = sums + (i - b) * tokens * sum_floats;
-          KernelSet::finish(weights, i, block, tokens);
-          const std::size_t r = i * tile_rows;
-          for (std::size_t q = 0; q < tokens; ++q) {
-            const std::size_t t = (groups.first(g) + q) * tile_tokens;
-            avx512::Kernels::unpack_panel(block + q * sum_floats, tile_tokens, std::min(tile_tokens, x.rows - t),
-                                          std::min(tile_rows, w.rows - r), y.data + t * y.stride + r, y.stride,
-                                          bias == nullptr ? nullptr : bias + r, accumulate);
-          }
-        }
-      }
-    });
-    return true;
+  TileMultiply(const Operand<Weights>& operand, Shape shape) noexcept
+      : parent_(operand, shape),
+        w_(operand.layout),
+        weights_(operand.weights),
+        tokens_(shape.tokens),
+        shares_(many_shares(w_.row_blocks, shape.threads)),
+        groups_(shape.tokens, shares_),
+        chunks_((w_.tiles + chunk - 1) / chunk),
+        steps_(w_.tiles * tile_steps),
+        scales_(KernelSet::scaled ? (w_.tiles + 1) / 2 * tile_tokens : 0) {}
+
+  Needs needs() const noexcept {
+    Needs all = parent_.needs();
+    if (few()) return all;
+    const std::size_t tokens = std::min(groups_.step, groups_.tiles);
+    const std::size_t own = Arena::need<std::byte>(range_steps * step_bytes) +
+                            Arena::need<float>(std::min(most_blocks, w_.row_blocks) * tokens * sum_floats);
+    if (!KernelSet::scaled) return {.phases = 2, .shared = packed_need(), .own = own};
+    return {.phases = 3, .shared = packed_need() + all.shared, .own = std::max(own, all.own)};
+  }
+  std::size_t tasks(std::size_t phase) const noexcept {
+    if (few()) return parent_.tasks(phase);
+    if (tokens_ == 0 || w_.rows == 0) return 0;
+    if (phase == 0) return pack_tasks();
+    if (KernelSet::scaled && phase == 1) return parent_.tasks(0);
+    const std::size_t tiles = shares_ * groups_.size();
+    return KernelSet::scaled ? std::max(tiles, parent_.tasks(1)) : tiles;
+  }
+  Rounding rounding() const noexcept { return few() ? parent_.rounding() : KernelSet::rounding(); }
+  void run(std::size_t phase, std::size_t task, const Multiply& arguments, Workspace workspace) const noexcept {
+    if (few()) return parent_.run(phase, task, arguments, workspace);
+    Arena arena(workspace.shared);
+    auto* const packed = arena.take<std::byte>(groups_.tiles * steps_ * tile_bytes);
+    auto* const scales = arena.take<float>(groups_.tiles * scales_);
+    auto* const fits = arena.take<bool>(pack_tasks());
+    const TokenTiles all{packed, steps_ * tile_bytes, scales, scales_};
+    if (phase == 0) {
+      fits[task] = pack(task, arguments.x, packed, scales);
+      return;
+    }
+    if constexpr (KernelSet::scaled) {
+      const bool integers = std::all_of(fits, fits + pack_tasks(), [](bool fit) { return fit; });
+      const Workspace floats{workspace.shared + packed_need(), workspace.own};
+      if (!integers && task < parent_.tasks(phase - 1)) parent_.run(phase - 1, task, arguments, floats);
+      if (!integers || phase == 1) return;
+    }
+    if (task < shares_ * groups_.size()) multiply(task, all, arguments, Arena(workspace.own));
   }
 
  private:
+  bool few() const noexcept { return tokens_ <= few_tokens; }
+  std::size_t pack_tasks() const noexcept { return groups_.tiles * chunks_; }
+  std::size_t packed_need() const noexcept {
+    return Arena::need<std::byte>(groups_.tiles * steps_ * tile_bytes) + Arena::need<float>(groups_.tiles * scales_) +
+           Arena::need<bool>(pack_tasks());
+  }
+
   /// The tiles of tokens from the n-th on.
   static TokenTiles from(TokenTiles tokens, std::size_t n) noexcept {
     tokens.x += n * tokens.x_step;
@@ -118,23 +126,42 @@ class Product {
     return tokens;
   }
 
-  static bool pack(const PackedLayout& w, MatrixView<const float> x, std::size_t token_tiles, std::byte* packed,
-                   float* scales, const TokenTiles& all, ExecutorRef executor) {
-    constexpr std::size_t chunk = 8;  // tiles of 64 columns
-    const std::size_t chunks = (w.tiles + chunk - 1) / chunk;
-    std::atomic<bool> fit{true};
-    executor.parallel_for(token_tiles * chunks, [&](std::size_t task) {
-      const std::size_t n = task / chunks;
-      const std::size_t t = task % chunks * chunk;
-      const std::size_t token = n * tile_tokens;
-      const std::size_t c = t * tile_cols;
-      if (!KernelSet::pack(x.data + token * x.stride + c, x.stride, std::min(tile_tokens, x.rows - token),
-                           std::min(chunk * tile_cols, x.cols - c),
-                           packed + n * all.x_step + t * tile_steps * tile_bytes,
-                           scales + n * all.scales_step + (KernelSet::scaled ? t / 2 * tile_tokens : 0)))
-        fit.store(false, std::memory_order_relaxed);
-    });
-    return fit.load(std::memory_order_relaxed);
+  /// False if the activations have to stay in float.
+  bool pack(std::size_t task, MatrixView<const float> x, std::byte* packed, float* scales) const noexcept {
+    const std::size_t n = task / chunks_;
+    const std::size_t t = task % chunks_ * chunk;
+    const std::size_t token = n * tile_tokens;
+    const std::size_t c = t * tile_cols;
+    return KernelSet::pack(x.data + token * x.stride + c, x.stride, std::min(tile_tokens, tokens_ - token),
+                           std::min(chunk * tile_cols, w_.cols - c),
+                           packed + (n * steps_ + t * tile_steps) * tile_bytes,
+                           scales + n * scales_ + (KernelSet::scaled ? t / 2 * tile_tokens : 0));
+  }
+
+  void multiply(std::size_t task, const TokenTiles& all, const Multiply& arguments, Arena arena) const noexcept {
+    const MatrixView<float> y = arguments.y;
+    const std::size_t g = task / shares_;
+    const BlockRange blocks = share_of(w_.offsets, w_.tiles, w_.row_blocks, task % shares_, shares_);
+    const std::size_t tokens = groups_.count(g);
+    const std::size_t most = std::min(most_blocks, blocks.size());
+    auto* const expanded = arena.take<std::byte>(range_steps * step_bytes);
+    auto* const sums = arena.take<float>(most * tokens * sum_floats);
+    Tiles tiles;
+    for (std::size_t b = blocks.first; b < blocks.last; b += most) {
+      const std::size_t last = std::min(b + most, blocks.last);
+      add_blocks(tiles, w_, weights_, b, last, from(all, groups_.first(g)), tokens, expanded, sums);
+      for (std::size_t i = b; i < last; ++i) {
+        float* const block = sums + (i - b) * tokens * sum_floats;
+        KernelSet::finish(weights_, i, block, tokens);
+        const std::size_t r = i * tile_rows;
+        for (std::size_t q = 0; q < tokens; ++q) {
+          const std::size_t t = (groups_.first(g) + q) * tile_tokens;
+          avx512::Kernels::unpack_panel(block + q * sum_floats, tile_tokens, std::min(tile_tokens, tokens_ - t),
+                                        std::min(tile_rows, w_.rows - r), y.data + t * y.stride + r, y.stride,
+                                        bias_at(arguments, r), arguments.accumulate);
+        }
+      }
+    }
   }
 
   /// sums (block, token tile, 32, 16) ← the product for row blocks [first, last).
@@ -159,6 +186,16 @@ class Product {
       }
     }
   }
+
+  Parent parent_;
+  const PackedLayout& w_;
+  const Weights& weights_;
+  std::size_t tokens_;
+  std::size_t shares_;
+  TokenGroups groups_;
+  std::size_t chunks_;
+  std::size_t steps_;   // of all columns
+  std::size_t scales_;  // floats for a tile of tokens
 };
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH::amx

@@ -24,6 +24,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <losa/core/cpu.hpp>
 #include <losa/gemm/arch.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::amx {
@@ -48,11 +49,27 @@ inline constexpr TileConfig whole_tiles{.palette = 1,
                                         .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
                                         .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
+/// True if the system lets this process use tiles. Linux gives their 8 KiB of state to a process that asks; of other
+/// systems it is not known here, and they count as those that do not.
+inline bool tiles_permitted() noexcept {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM of <asm/prctl.h>, which kernels before 5.16 lack
+  constexpr long tile_data = 18;
+  static const bool granted = ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+
 /// The tile registers, all configured whole, and empty again at the end. A tile in memory is 1 KiB, row after row.
 // In assembly, as GCC 12 makes its intrinsics of macros that take a literal number alone, and lets stores pass loads of
 // tiles.
 class Tiles {
  public:
+  static constexpr const char* name = "amx";
+  static bool supported() noexcept { return cpu().amx_tile && cpu().amx_bf16 && cpu().amx_int8 && tiles_permitted(); }
+
   Tiles() noexcept { __asm__ volatile("ldtilecfg %0" : : "m"(whole_tiles)); }
   ~Tiles() { __asm__ volatile("tilerelease"); }
   Tiles(const Tiles&) = delete;
@@ -81,19 +98,6 @@ class Tiles {
     __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(Left), "i"(Right));
   }
 };
-
-/// True if the system lets this process use tiles. Linux gives their 8 KiB of state to a process that asks; of other
-/// systems it is not known here, and they count as those that do not.
-inline bool tiles_permitted() noexcept {
-#if defined(__linux__) && defined(SYS_arch_prctl)
-  constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM of <asm/prctl.h>, which kernels before 5.16 lack
-  constexpr long tile_data = 18;
-  static const bool granted = ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-  return granted;
-#else
-  return false;
-#endif
-}
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH::amx
 #endif

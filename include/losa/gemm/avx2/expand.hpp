@@ -19,14 +19,16 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
+#include <losa/gemm/arena.hpp>
 #include <losa/gemm/backend.hpp>
+#include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
-#include <losa/gemm/scratch.hpp>
 #include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx2::expand {
@@ -294,11 +296,19 @@ class FewTokens {
  public:
   static constexpr std::size_t most = 4;
 
-  static std::size_t need(std::size_t tokens, std::size_t tiles) noexcept {
-    return Scratch::need<float>(tiles * tile_cols * std::bit_ceil(tokens));
+  /// Sums of integers hold them times 2²⁴ until they meet their scales.
+  template <class WeightsType>
+  static Rounding rounding(std::size_t, std::size_t cols) noexcept {
+    if constexpr (!std::is_same_v<WeightsType, Int8Weights> && !std::is_same_v<WeightsType, Int4Weights>) return {};
+    constexpr float largest = std::numeric_limits<float>::max() / 127 * of_tops;
+    return {.most = largest / static_cast<float>(std::max<std::size_t>(1, cols))};
   }
-  FewTokens(Scratch& scratch, MatrixView<const float> x, std::size_t tiles) noexcept
-      : count_(std::bit_ceil(x.rows)), packed_(scratch.take<float>(tiles * tile_cols * count_)) {
+
+  static std::size_t need(std::size_t tokens, std::size_t tiles) noexcept {
+    return Arena::need<float>(tiles * tile_cols * std::bit_ceil(tokens));
+  }
+  FewTokens(Arena& arena, MatrixView<const float> x, std::size_t tiles) noexcept
+      : count_(std::bit_ceil(x.rows)), packed_(arena.take<float>(tiles * tile_cols * count_)) {
     pack(x, count_, tiles, packed_);
   }
   /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of the row blocks from `first` to `last`.

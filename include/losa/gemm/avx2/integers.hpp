@@ -21,9 +21,10 @@
 #include <losa/core/view.hpp>
 #include <losa/gemm/activation_range.hpp>
 #include <losa/gemm/arch.hpp>
+#include <losa/gemm/arena.hpp>
 #include <losa/gemm/avx2/expand.hpp>
+#include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
-#include <losa/gemm/scratch.hpp>
 #include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx2::integers {
@@ -73,13 +74,13 @@ LOSA_AVX2 inline void spread_row(const std::int8_t* p, std::uint64_t word, const
 class Activations {
  public:
   static std::size_t need(std::size_t tokens, std::size_t tiles) noexcept {
-    return Scratch::need<std::int16_t>(tiles * tokens * tile_cols) + Scratch::need<float>(tiles * tokens);
+    return Arena::need<std::int16_t>(tiles * tokens * tile_cols) + Arena::need<float>(tiles * tokens);
   }
-  Activations(Scratch& scratch, std::size_t tokens, std::size_t tiles) noexcept
+  Activations(Arena& arena, std::size_t tokens, std::size_t tiles) noexcept
       : n_(tokens),
         tiles_(tiles),
-        integers_(scratch.take<std::int16_t>(tiles * tokens * tile_cols)),
-        scales_(scratch.take<float>(tiles * tokens)) {}
+        integers_(arena.take<std::int16_t>(tiles * tokens * tile_cols)),
+        scales_(arena.take<float>(tiles * tokens)) {}
 
   const std::int16_t* integers(std::size_t tile) const noexcept { return integers_ + tile * n_ * tile_cols; }
   const float* scales(std::size_t tile) const noexcept { return scales_ + tile * n_; }
@@ -213,18 +214,28 @@ class FewTokens {
  public:
   static constexpr std::size_t most = 8;
 
+  template <class WeightsType>
+  static Rounding rounding(std::size_t tokens, std::size_t cols) noexcept {
+    Rounding found = expand::FewTokens::rounding<WeightsType>(tokens, cols);
+    if (tokens > expand::FewTokens::most) {
+      found.step = 0x1p-15;
+      found.scale_cols = tile_cols;
+    }
+    return found;
+  }
+
   static std::size_t need(std::size_t tokens, std::size_t tiles) noexcept {
     if (tokens <= expand::FewTokens::most) return expand::FewTokens::need(tokens, tiles);
     return Activations::need(most, tiles) + 2 * expand::FewTokens::need(expand::FewTokens::most, tiles);
   }
-  FewTokens(Scratch& scratch, MatrixView<const float> x, std::size_t tiles) noexcept {
+  FewTokens(Arena& arena, MatrixView<const float> x, std::size_t tiles) noexcept {
     if (x.rows > expand::FewTokens::most) {
-      integers_.emplace(scratch, most, tiles);
+      integers_.emplace(arena, most, tiles);
       if (integers_->pack(x)) return;
       integers_.reset();
     }
     for (std::size_t t = 0, part = 0; t < x.rows; t += expand::FewTokens::most, ++part)
-      floats_[part].emplace(scratch, rows(x, t), tiles);
+      floats_[part].emplace(arena, rows(x, t), tiles);
   }
   /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of the row blocks from `first` to `last`.
   template <class WeightsType>

@@ -14,17 +14,27 @@
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/avx2/expand.hpp>
 #include <losa/gemm/avx2/integers.hpp>
-#include <losa/gemm/backend.hpp>
-#include <losa/gemm/panel/driver.hpp>
+#include <losa/gemm/operation.hpp>
+#include <losa/gemm/panel/decode.hpp>
+#include <losa/gemm/panel/kernel_set.hpp>
+#include <losa/gemm/panel/tile.hpp>
+#include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx2 {
 
 struct Kernels {
   static constexpr std::size_t lanes = 8;
+  static constexpr std::size_t most_panels = 4;
   template <class WeightsType>
   using FewTokens =
       std::conditional_t<std::is_same_v<WeightsType, Int8Weights> || std::is_same_v<WeightsType, Int4Weights>,
                          integers::FewTokens, expand::FewTokens>;
+  template <class Element>
+  using FewListTokens = NoFewTokens;
+  template <class WeightsType>
+  static Rounding rounding(std::size_t) noexcept {
+    return {};
+  }
 
   /// dst[c · width + t] ← src[t · stride + c], zero for tokens ≤ t < width.
   LOSA_AVX2 static void pack_panel(const float* src, std::size_t stride, std::size_t tokens, std::size_t cols,

@@ -17,7 +17,7 @@
 #include <losa/core/view.hpp>
 #include <losa/gemm/activation_range.hpp>
 #include <losa/gemm/arch.hpp>
-#include <losa/gemm/scratch.hpp>
+#include <losa/gemm/arena.hpp>
 
 LOSA_AVX512_BEGIN
 
@@ -38,6 +38,8 @@ LOSA_AVX512 inline std::uint32_t magnitude(const float* x, std::size_t n) noexce
 }
 
 inline constexpr float largest_integer = 127;
+/// Half of a step, and the rounding of the scale and of the factor.
+inline constexpr double byte_step = 1.001 / 254;
 
 /// 16 columns of which `n` are left, as integers: −127 … 127.
 LOSA_AVX512 inline __m128i to_integers(const float* x, std::size_t n, float factor) noexcept {
@@ -51,14 +53,14 @@ class ByteActivations {
 
  public:
   static std::size_t need(std::size_t tokens, std::size_t cols) noexcept {
-    return Scratch::need<std::uint8_t>(round_up(cols, piece) * tokens) +
-           Scratch::need<float>(round_up(cols, scale_cols) / scale_cols * tokens);
+    return Arena::need<std::uint8_t>(round_up(cols, piece) * tokens) +
+           Arena::need<float>(round_up(cols, scale_cols) / scale_cols * tokens);
   }
-  ByteActivations(Scratch& scratch, std::size_t tokens, std::size_t cols) noexcept
+  ByteActivations(Arena& arena, std::size_t tokens, std::size_t cols) noexcept
       : n_(tokens),
         cols_(cols),
-        integers_(scratch.take<std::uint8_t>(round_up(cols, piece) * tokens)),
-        scales_(scratch.take<float>(round_up(cols, scale_cols) / scale_cols * tokens)) {}
+        integers_(arena.take<std::uint8_t>(round_up(cols, piece) * tokens)),
+        scales_(arena.take<float>(round_up(cols, scale_cols) / scale_cols * tokens)) {}
 
   std::size_t tokens() const noexcept { return n_; }
   /// (token, column) of the piece at column c.

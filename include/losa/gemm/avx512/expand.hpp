@@ -21,8 +21,9 @@
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
+#include <losa/gemm/arena.hpp>
+#include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
-#include <losa/gemm/scratch.hpp>
 #include <losa/gemm/weights.hpp>
 
 LOSA_AVX512_BEGIN
@@ -177,13 +178,18 @@ class FewTokens {
  public:
   static constexpr std::size_t most = 4;
 
-  static std::size_t need(std::size_t tokens, std::size_t tiles) noexcept {
-    return Scratch::need<float>(tiles * tile_cols * (tokens < 4 ? std::bit_ceil(tokens) : (tokens + 3) / 4 * 4));
+  template <class WeightsType>
+  static Rounding rounding(std::size_t, std::size_t) noexcept {
+    return {};
   }
-  FewTokens(Scratch& scratch, MatrixView<const float> x, std::size_t tiles) noexcept
+
+  static std::size_t need(std::size_t tokens, std::size_t tiles) noexcept {
+    return Arena::need<float>(tiles * tile_cols * (tokens < 4 ? std::bit_ceil(tokens) : (tokens + 3) / 4 * 4));
+  }
+  FewTokens(Arena& arena, MatrixView<const float> x, std::size_t tiles) noexcept
       : tokens_(x.rows),
         step_(tiles * tile_cols * group()),
-        packed_(scratch.take<float>((tokens_ + group() - 1) / group() * step_)) {
+        packed_(arena.take<float>((tokens_ + group() - 1) / group() * step_)) {
     for (std::size_t t = 0; t < tokens_; t += group())
       pack<even_odd>({x.data + t * x.stride, std::min(group(), tokens_ - t), x.cols, x.stride}, group(), tiles,
                      packed_ + t / group() * step_);

@@ -15,10 +15,11 @@
 
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
+#include <losa/gemm/arena.hpp>
 #include <losa/gemm/avx512/activations.hpp>
 #include <losa/gemm/avx512/expand.hpp>
+#include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
-#include <losa/gemm/scratch.hpp>
 #include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx512::integers {
@@ -133,12 +134,17 @@ class FewTokens {
  public:
   static constexpr std::size_t most = 8;
 
+  template <class WeightsType>
+  static Rounding rounding(std::size_t, std::size_t) noexcept {
+    return {.step = byte_step, .scale_cols = scale_cols};
+  }
+
   static std::size_t need(std::size_t tokens, std::size_t tiles) noexcept {
     return Activations::need(std::bit_ceil(tokens), tiles * tile_cols) + expand::FewTokens<false>::need(tokens, tiles);
   }
-  FewTokens(Scratch& scratch, MatrixView<const float> x, std::size_t tiles) noexcept
-      : x_(scratch, std::bit_ceil(x.rows), tiles * tile_cols) {
-    if (!x_.pack(x)) floats_.emplace(scratch, x, tiles);
+  FewTokens(Arena& arena, MatrixView<const float> x, std::size_t tiles) noexcept
+      : x_(arena, std::bit_ceil(x.rows), tiles * tile_cols) {
+    if (!x_.pack(x)) floats_.emplace(arena, x, tiles);
   }
   /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of the row blocks from `first` to `last`.
   template <class WeightsType>

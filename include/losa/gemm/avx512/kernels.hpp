@@ -20,8 +20,10 @@
 #include <losa/gemm/avx512/expand.hpp>
 #include <losa/gemm/avx512/integers.hpp>
 #include <losa/gemm/avx512/list_integers.hpp>
-#include <losa/gemm/backend.hpp>
-#include <losa/gemm/panel/driver.hpp>
+#include <losa/gemm/operation.hpp>
+#include <losa/gemm/panel/kernel_set.hpp>
+#include <losa/gemm/panel/tile.hpp>
+#include <losa/gemm/weights.hpp>
 
 LOSA_AVX512_BEGIN
 
@@ -34,8 +36,10 @@ struct Kernels : private avx2::Kernels {
   using FewTokens =
       std::conditional_t<std::is_same_v<WeightsType, Int8Weights> || std::is_same_v<WeightsType, Int4Weights>,
                          integers::FewTokens, expand::FewTokens<std::is_same_v<WeightsType, FloatWeights<bf16>>>>;
-  using FewListTokens = list_integers::FewTokens;
+  template <class Element>
+  using FewListTokens = std::conditional_t<std::is_same_v<Element, std::int8_t>, list_integers::FewTokens, NoFewTokens>;
   using avx2::Kernels::pack_panel;
+  using avx2::Kernels::rounding;
   using avx2::Kernels::store_values;
   using avx2::Kernels::unpack_panel;
 

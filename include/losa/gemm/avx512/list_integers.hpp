@@ -14,11 +14,12 @@
 
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
+#include <losa/gemm/arena.hpp>
 #include <losa/gemm/avx512/activations.hpp>
 #include <losa/gemm/avx512/expand.hpp>
 #include <losa/gemm/list_layout.hpp>
+#include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
-#include <losa/gemm/scratch.hpp>
 
 LOSA_AVX512_BEGIN
 
@@ -103,26 +104,33 @@ class FewTokens {
  public:
   static constexpr std::size_t most = 4;
 
+  template <class WeightsType>
+  static Rounding rounding(std::size_t, std::size_t) noexcept {
+    return {.step = byte_step, .scale_cols = ListLayout::range_cols};
+  }
+
   static std::size_t need(std::size_t tokens, std::size_t cols) noexcept {
     return Activations::need(std::bit_ceil(tokens), cols);
   }
-  FewTokens(Scratch& scratch, MatrixView<const float> x) noexcept
-      : x_(scratch, std::bit_ceil(x.rows), x.cols), packed_(x_.pack(x)) {}
+  FewTokens(Arena& arena, MatrixView<const float> x) noexcept
+      : x_(arena, std::bit_ceil(x.rows), x.cols), packed_(x_.pack(x)) {}
 
-  /// False if the tokens have to stay floats, which this cannot multiply.
-  bool packed() const noexcept { return packed_; }
-
-  /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of the row blocks from `first` to `last`.
-  void multiply(const ListLayout& w, const ListWeights<std::int8_t>& weights, std::size_t first, std::size_t last,
+  /// y[t, r] ← [y +] ⟨W[r], x[t]⟩ [+ bias[r]] for the rows of the row blocks from `first` to `last`. False if the
+  /// tokens have to stay floats, which this cannot multiply.
+  bool multiply(const ListLayout& w, const ListWeights<std::int8_t>& weights, std::size_t first, std::size_t last,
                 MatrixView<float> y, const float* bias, bool accumulate) const noexcept {
+    if (!packed_) return false;
     switch (x_.tokens()) {
       case 1:
-        return list_integers::multiply<1>(w, weights, first, last, x_, y, bias, accumulate);
+        list_integers::multiply<1>(w, weights, first, last, x_, y, bias, accumulate);
+        break;
       case 2:
-        return list_integers::multiply<2>(w, weights, first, last, x_, y, bias, accumulate);
+        list_integers::multiply<2>(w, weights, first, last, x_, y, bias, accumulate);
+        break;
       default:
-        return list_integers::multiply<4>(w, weights, first, last, x_, y, bias, accumulate);
+        list_integers::multiply<4>(w, weights, first, last, x_, y, bias, accumulate);
     }
+    return true;
   }
 
  private:

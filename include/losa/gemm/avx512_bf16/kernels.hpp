@@ -23,8 +23,9 @@
 #include <losa/core/types.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/avx512/kernels.hpp>
-#include <losa/gemm/backend.hpp>
+#include <losa/gemm/operation.hpp>
 #include <losa/gemm/panel/tile.hpp>
+#include <losa/gemm/weights.hpp>
 
 LOSA_AVX512_BEGIN
 
@@ -108,6 +109,10 @@ struct Kernels : private avx512::Kernels {
   static constexpr std::size_t lanes = avx512::Kernels::lanes;
   template <class WeightsType>
   using FewTokens = avx512::Kernels::FewTokens<WeightsType>;
+  template <class WeightsType>
+  static Rounding rounding(std::size_t tokens) noexcept {
+    return {.step = in_pairs(tokens) ? 0x1p-8 : 0};
+  }
   using avx512::Kernels::unpack_panel;
 
   /// Panels of 8 tokens stay in float.

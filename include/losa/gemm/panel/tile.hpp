@@ -9,9 +9,10 @@
 #include <cstdint>
 
 #include <losa/gemm/arch.hpp>
-#include <losa/gemm/backend.hpp>
+#include <losa/gemm/arena.hpp>
+#include <losa/gemm/packed_structure.hpp>
 #include <losa/gemm/panel/decode.hpp>
-#include <losa/gemm/scratch.hpp>
+#include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH {
 
@@ -72,19 +73,19 @@ struct TurnedTileSizes {
         blocks(std::clamp<std::size_t>(8192 / width / tile_rows, 2, 16)) {}
 };
 
-/// Scratch of a task for lists of up to `blocks` × `tiles` tiles.
+/// Memory of a task for lists of up to `blocks` × `tiles` tiles.
 template <class KernelSet>
 class TileDecoder {
  public:
   static std::size_t need(std::size_t blocks, std::size_t tiles) noexcept {
-    return Scratch::need<std::uint16_t>(room(blocks, tiles)) + Scratch::need<float>(room(blocks, tiles)) +
-           2 * Scratch::need<std::uint32_t>(blocks * tile_rows);
+    return Arena::need<std::uint16_t>(room(blocks, tiles)) + Arena::need<float>(room(blocks, tiles)) +
+           2 * Arena::need<std::uint32_t>(blocks * tile_rows);
   }
-  TileDecoder(Scratch& scratch, std::size_t blocks, std::size_t tiles) noexcept
-      : entries_(scratch.take<std::uint16_t>(room(blocks, tiles))),
-        values_(scratch.take<float>(room(blocks, tiles))),
-        starts_(scratch.take<std::uint32_t>(blocks * tile_rows)),
-        ends_(scratch.take<std::uint32_t>(blocks * tile_rows)) {}
+  TileDecoder(Arena& arena, std::size_t blocks, std::size_t tiles) noexcept
+      : entries_(arena.take<std::uint16_t>(room(blocks, tiles))),
+        values_(arena.take<float>(room(blocks, tiles))),
+        starts_(arena.take<std::uint32_t>(blocks * tile_rows)),
+        ends_(arena.take<std::uint32_t>(blocks * tile_rows)) {}
 
   /// Lists of the range, entries being columns of a panel with `stride` floats each.
   template <class WeightsType>

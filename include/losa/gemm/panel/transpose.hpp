@@ -11,22 +11,22 @@
 #include <cstdint>
 
 #include <losa/gemm/arch.hpp>
+#include <losa/gemm/arena.hpp>
 #include <losa/gemm/panel/tile.hpp>
-#include <losa/gemm/scratch.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH {
 
 class TileTurner {
  public:
   static std::size_t need(std::size_t rows, std::size_t cols) noexcept {
-    return Scratch::need<std::uint16_t>(room(rows) * cols) + Scratch::need<float>(room(rows) * cols) +
-           2 * Scratch::need<std::uint32_t>(cols);
+    return Arena::need<std::uint16_t>(room(rows) * cols) + Arena::need<float>(room(rows) * cols) +
+           2 * Arena::need<std::uint32_t>(cols);
   }
-  TileTurner(Scratch& scratch, std::size_t rows, std::size_t cols) noexcept
-      : entries_(scratch.take<std::uint16_t>(room(rows) * cols)),
-        values_(scratch.take<float>(room(rows) * cols)),
-        starts_(scratch.take<std::uint32_t>(cols)),
-        ends_(scratch.take<std::uint32_t>(cols)) {
+  TileTurner(Arena& arena, std::size_t rows, std::size_t cols) noexcept
+      : entries_(arena.take<std::uint16_t>(room(rows) * cols)),
+        values_(arena.take<float>(room(rows) * cols)),
+        starts_(arena.take<std::uint32_t>(cols)),
+        ends_(arena.take<std::uint32_t>(cols)) {
     for (std::size_t c = 0; c < cols; ++c) starts_[c] = static_cast<std::uint32_t>(c * room(rows));
   }
 

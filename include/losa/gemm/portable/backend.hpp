@@ -1,20 +1,29 @@
 #pragma once
-// The portable backend: the panel driver on xsimd batches of the compile-time baseline. Absent where xsimd knows no
+// The portable target: the panel schedules on xsimd batches of the compile-time baseline. Absent where xsimd knows no
 // vectors of the architecture.
 
 #include <losa/gemm/portable/kernels.hpp>
 #if defined(LOSA_PORTABLE)
 
 #include <losa/gemm/arch.hpp>
-#include <losa/gemm/backend.hpp>
-#include <losa/gemm/panel/driver.hpp>
+#include <losa/gemm/kernel.hpp>
+#include <losa/gemm/panel/schedules.hpp>
+#include <losa/gemm/reference/backend.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::portable {
 
-inline const Backend& backend() noexcept {
-  static constexpr Backend table = PanelProducts<Kernels>::table("portable", compiled_for_this_cpu);
-  return table;
-}
+struct Target {
+  using Parent = reference::Target;
+  static constexpr const char* name = "portable";
+  static bool supported() noexcept { return compiled_for_this_cpu(); }
+};
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH::portable
+
+namespace losa::inline v0::detail {
+
+template <class Arguments, class WeightsType>
+struct Kernel<portable::Target, Arguments, WeightsType> : PanelSchedule<portable::Kernels, Arguments, WeightsType> {};
+
+}  // namespace losa::inline v0::detail
 #endif

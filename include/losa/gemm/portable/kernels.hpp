@@ -23,7 +23,10 @@
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
-#include <losa/gemm/panel/driver.hpp>
+#include <losa/gemm/operation.hpp>
+#include <losa/gemm/panel/decode.hpp>
+#include <losa/gemm/panel/kernel_set.hpp>
+#include <losa/gemm/panel/tile.hpp>
 
 #if !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
 #define LOSA_PORTABLE 1
@@ -33,6 +36,15 @@ namespace losa::inline v0::detail::inline LOSA_ARCH::portable {
 struct Kernels {
   using Batch = xsimd::batch<float>;
   static constexpr std::size_t lanes = Batch::size;
+  static constexpr std::size_t most_panels = 4;
+  template <class WeightsType>
+  using FewTokens = NoFewTokens;
+  template <class Element>
+  using FewListTokens = NoFewTokens;
+  template <class WeightsType>
+  static Rounding rounding(std::size_t) noexcept {
+    return {};
+  }
 
   /// dst[c · width + t] ← src[t · stride + c], zero for tokens ≤ t < width.
   static void pack_panel(const float* src, std::size_t stride, std::size_t tokens, std::size_t cols, float* dst,

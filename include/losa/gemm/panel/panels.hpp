@@ -10,7 +10,7 @@
 namespace losa::inline v0::detail::inline LOSA_ARCH {
 
 /// How `tokens` are cut into panels: full ones, and a last one of the fewest vectors (1, 2, 4 or 8) that hold the rest.
-struct PanelPlan {
+struct Panels {
   std::size_t tokens;
   std::size_t lanes;
   std::size_t full_width = 8 * lanes;
@@ -42,7 +42,7 @@ struct PanelGroup {
 /// nothing in spmm, and make dx, whose tiles are turned, 11 % and sddmm 7 % faster.
 class PanelGroups {
  public:
-  PanelGroups(const PanelPlan& plan, std::size_t blocks, std::size_t most = 4) noexcept
+  PanelGroups(const Panels& plan, std::size_t blocks, std::size_t most = 4) noexcept
       : wide_(plan.rest_width == plan.full_width ? plan.count : plan.full), narrow_(plan.count - wide_), step_(most) {
     while (step_ > 1 && blocks * ((wide_ + step_ - 1) / step_) < 8) step_ /= 2;
   }
