@@ -3,7 +3,7 @@
 // TDPBF16PS and TDPBSSD): amx::TargetOn<AmxModel> is a target that runs wherever avx512_bf16 does. What the
 // instructions would refuse is counted.
 
-#include <losa/gemm/amx/backend.hpp>
+#include <losa/gemm/bitmask/amx.hpp>
 #if defined(LOSA_AVX512)
 
 #include <atomic>

@@ -1,18 +1,14 @@
 #pragma once
-// Every target that a unit with its compile flags can have, kernels included. A new target is one line here.
+// Every target that a unit with its compile flags can have, with the kernels of every format.
+//
+// A new target is a line in the list below; a new format brings its kernels in a line above it.
 
 #include <array>
 
-#if defined(LOSA_AMX)
-#include <losa/gemm/amx/backend.hpp>
-#endif
 #include <losa/gemm/arch.hpp>
-#include <losa/gemm/avx2/backend.hpp>
-#include <losa/gemm/avx512/backend.hpp>
-#include <losa/gemm/avx512_bf16/backend.hpp>
 #include <losa/gemm/backend.hpp>
-#include <losa/gemm/portable/backend.hpp>
-#include <losa/gemm/reference/backend.hpp>
+#include <losa/gemm/bitmask/kernels.hpp>
+#include <losa/gemm/list/kernels.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH {
 

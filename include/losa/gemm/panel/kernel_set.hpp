@@ -1,5 +1,5 @@
 #pragma once
-// The inner loops that the panel schedules ask of a target: see portable/kernels.hpp for the plainest ones. Every
+// The inner loops that the panel schedules ask of a target: see bitmask/portable.hpp for the plainest ones. Every
 // member is asked for, so that a misspelt one does not compile.
 //
 // Activations lie in panels [column][tokens], `width` tokens wide: one, two, four or eight times `lanes`.
@@ -35,7 +35,7 @@ struct NoFewTokens {
 };
 
 template <class KernelSet>
-concept Panelled = requires(const float* from, float* to, std::size_t n, bool accumulate) {
+concept PanelMover = requires(const float* from, float* to, std::size_t n, bool accumulate) {
   { KernelSet::lanes } -> std::convertible_to<std::size_t>;
   KernelSet::pack_panel(from, n, n, n, to, n);                      // stride, tokens, cols → to, width
   KernelSet::unpack_panel(from, n, n, n, to, n, from, accumulate);  // width, tokens, cols → to, stride, bias
@@ -44,7 +44,7 @@ concept Panelled = requires(const float* from, float* to, std::size_t n, bool ac
 /// sums[row] += value · panel[column]. `FewTokens`, in memory of need(tokens, tiles) bytes, multiplies up to
 /// FewTokens::most tokens without panels.
 template <class KernelSet, class WeightsType>
-concept MultiplyKernels = Panelled<KernelSet> &&
+concept MultiplyKernels = PanelMover<KernelSet> &&
     requires(const PackedLayout& w, const WeightsType& weights, const TileRange& range, std::size_t n,
              std::uint16_t* entries, float* sums, std::uint32_t* rows, const TileLists& lists, const float* panel,
              Arena& arena, MatrixView<const float> x, MatrixView<float> y,
@@ -55,21 +55,23 @@ concept MultiplyKernels = Panelled<KernelSet> &&
   { few.template rounding<WeightsType>(n, n) } -> std::same_as<Rounding>;
   { few.most } -> std::convertible_to<std::size_t>;
   { few.need(n, n) } -> std::same_as<std::size_t>;
-  { typename KernelSet::template FewTokens<WeightsType>(arena, x, n) } noexcept;
+  { typename KernelSet::template FewTokens<WeightsType>(arena, x, n) }
+  noexcept;
   few.multiply(w, weights, n, n, y, panel, true);
 };
 
 /// As gather, for the rows of a block and a range of columns in the list format.
 template <class KernelSet, class Element>
-concept ListKernels = Panelled<KernelSet> &&
+concept ListKernels = PanelMover<KernelSet> &&
     requires(const std::uint8_t* bytes, const Element* values, const float* panel, float* sums, std::size_t n,
              const ListLayout& w, const ListWeights<Element>& weights, MatrixView<const float> x, MatrixView<float> y,
-             Arena& arena, const typename KernelSet::template FewListTokens<Element>& few) {
+             Arena& arena, const typename KernelSet::template FewTokens<Element>& few) {
   KernelSet::template gather_list<1, ListPart::whole>(bytes, bytes, values, panel, sums);
   { few.template rounding<ListWeights<Element>>(n, n) } -> std::same_as<Rounding>;
   { few.most } -> std::convertible_to<std::size_t>;
   { few.need(n, n) } -> std::same_as<std::size_t>;
-  { typename KernelSet::template FewListTokens<Element>(arena, x) } noexcept;
+  { typename KernelSet::template FewTokens<Element>(arena, x) }
+  noexcept;
   { few.multiply(w, weights, n, n, y, panel, true) } -> std::same_as<bool>;
 };
 

@@ -21,7 +21,7 @@ namespace losa::inline v0::detail::inline LOSA_ARCH {
 template <class KernelSet, class Element>
 requires ListKernels<KernelSet, Element>
 class PanelMultiplyList {
-  using Few = typename KernelSet::template FewListTokens<Element>;
+  using Few = typename KernelSet::template FewTokens<Element>;
 
   /// The widest panel of which a whole range of columns stays in the first-level cache. Of a wider one half a range
   /// does and serves several row blocks (4096 × 4096, 70 %, f32, 64 tokens, one thread of Zen 4: AVX2 11.3 → 9.0 ms,

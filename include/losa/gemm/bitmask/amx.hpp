@@ -13,7 +13,7 @@
 //
 // Every sum goes through the columns from the first to the last: groups and shares change no bit.
 
-#include <losa/gemm/amx/kernels.hpp>
+#include <losa/gemm/bitmask/amx_kernels.hpp>
 #if defined(LOSA_AVX512)
 
 #include <algorithm>
@@ -22,11 +22,14 @@
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/arena.hpp>
-#include <losa/gemm/avx512/kernels.hpp>
+#include <losa/gemm/bitmask/avx512.hpp>
+#include <losa/gemm/bitmask/avx512_bf16.hpp>
 #include <losa/gemm/formats.hpp>
+#include <losa/gemm/kernel.hpp>
 #include <losa/gemm/operation.hpp>
 #include <losa/gemm/panel/multiply.hpp>
 #include <losa/gemm/shares.hpp>
+#include <losa/gemm/target/amx.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::amx {
 
@@ -156,9 +159,9 @@ class TileMultiply {
         const std::size_t r = i * tile_rows;
         for (std::size_t q = 0; q < tokens; ++q) {
           const std::size_t t = (groups_.first(g) + q) * tile_tokens;
-          avx512::Kernels::unpack_panel(block + q * sum_floats, tile_tokens, std::min(tile_tokens, tokens_ - t),
-                                        std::min(tile_rows, w_.rows - r), y.data + t * y.stride + r, y.stride,
-                                        bias_at(arguments, r), arguments.accumulate);
+          avx512::BitmaskKernels::unpack_panel(block + q * sum_floats, tile_tokens, std::min(tile_tokens, tokens_ - t),
+                                               std::min(tile_rows, w_.rows - r), y.data + t * y.stride + r, y.stride,
+                                               bias_at(arguments, r), arguments.accumulate);
         }
       }
     }
@@ -199,4 +202,19 @@ class TileMultiply {
 };
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH::amx
+
+namespace losa::inline v0::detail {
+
+template <class Tiles>
+struct Kernel<amx::TargetOn<Tiles>, Multiply, FloatWeights<bf16>> {
+  using Parent = Kernel<avx512_bf16::Target, Multiply, FloatWeights<bf16>>;
+  using Schedule = amx::TileMultiply<Tiles, amx::Bf16, typename Parent::Schedule>;
+};
+template <class Tiles>
+struct Kernel<amx::TargetOn<Tiles>, Multiply, Int8Weights> {
+  using Parent = Kernel<avx512_bf16::Target, Multiply, Int8Weights>;
+  using Schedule = amx::TileMultiply<Tiles, amx::Int8, typename Parent::Schedule>;
+};
+
+}  // namespace losa::inline v0::detail
 #endif

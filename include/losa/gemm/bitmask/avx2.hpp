@@ -2,7 +2,7 @@
 // AVX2 + FMA + F16C kernels: the inner loops of the shared panel driver, with up to eight 8-lane accumulators; for one
 // to four tokens those of expand.hpp, for five to eight of int8 and int4 those of integers.hpp.
 
-#include <losa/gemm/avx2/vector.hpp>
+#include <losa/gemm/target/avx2_vector.hpp>
 #if defined(LOSA_AVX2)
 
 #include <algorithm>
@@ -12,87 +12,29 @@
 
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
-#include <losa/gemm/avx2/expand.hpp>
-#include <losa/gemm/avx2/integers.hpp>
+#include <losa/gemm/bitmask/avx2_expand.hpp>
+#include <losa/gemm/bitmask/avx2_integers.hpp>
+#include <losa/gemm/kernel.hpp>
 #include <losa/gemm/operation.hpp>
 #include <losa/gemm/panel/decode.hpp>
 #include <losa/gemm/panel/kernel_set.hpp>
+#include <losa/gemm/panel/schedules.hpp>
 #include <losa/gemm/panel/tile.hpp>
+#include <losa/gemm/target/avx2.hpp>
+#include <losa/gemm/target/avx2_panels.hpp>
 #include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx2 {
 
-struct Kernels {
-  static constexpr std::size_t lanes = 8;
+struct BitmaskKernels : PanelMoves {
   static constexpr std::size_t most_panels = 4;
   template <class WeightsType>
   using FewTokens =
       std::conditional_t<std::is_same_v<WeightsType, Int8Weights> || std::is_same_v<WeightsType, Int4Weights>,
                          integers::FewTokens, expand::FewTokens>;
-  template <class Element>
-  using FewListTokens = NoFewTokens;
   template <class WeightsType>
   static Rounding rounding(std::size_t) noexcept {
     return {};
-  }
-
-  /// dst[c · width + t] ← src[t · stride + c], zero for tokens ≤ t < width.
-  LOSA_AVX2 static void pack_panel(const float* src, std::size_t stride, std::size_t tokens, std::size_t cols,
-                                   float* dst, std::size_t width) noexcept {
-    // 128 columns at a time: the 32 KiB that they take of a wide panel are written in pieces of 32 bytes.
-    for (std::size_t c0 = 0; c0 < cols; c0 += 128) {
-      const std::size_t c1 = std::min(c0 + 128, cols);
-      for (std::size_t t = 0; t < width; t += 8) {
-        const std::size_t n = tokens > t ? std::min<std::size_t>(8, tokens - t) : 0;
-        std::size_t c = c0;
-        for (; c + 8 <= c1; c += 8) {
-          __m256 r[8];
-          if (n == 8) {
-#pragma GCC unroll 8
-            for (std::size_t i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(src + (t + i) * stride + c);
-          } else {
-#pragma GCC unroll 8
-            for (std::size_t i = 0; i < 8; ++i)
-              r[i] = i < n ? _mm256_loadu_ps(src + (t + i) * stride + c) : _mm256_setzero_ps();
-          }
-          transpose8(r);
-#pragma GCC unroll 8
-          for (std::size_t i = 0; i < 8; ++i) _mm256_storeu_ps(dst + (c + i) * width + t, r[i]);
-        }
-        for (; c < c1; ++c)
-          for (std::size_t i = 0; i < 8; ++i) dst[c * width + t + i] = i < n ? src[(t + i) * stride + c] : 0.0f;
-      }
-    }
-  }
-
-  /// dst[t · stride + c] ← [dst +] src[c · width + t] [+ bias[c]].
-  LOSA_AVX2 static void unpack_panel(const float* src, std::size_t width, std::size_t tokens, std::size_t cols,
-                                     float* dst, std::size_t stride, const float* bias, bool accumulate) noexcept {
-    for (std::size_t t = 0; t < tokens; t += 8) {
-      const std::size_t n = std::min<std::size_t>(8, tokens - t);
-      std::size_t c = 0;
-      for (; c + 8 <= cols; c += 8) {
-        __m256 r[8];
-#pragma GCC unroll 8
-        for (std::size_t i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(src + (c + i) * width + t);
-        transpose8(r);
-        const __m256 b = bias != nullptr ? _mm256_loadu_ps(bias + c) : _mm256_setzero_ps();
-#pragma GCC unroll 8
-        for (std::size_t i = 0; i < 8; ++i)
-          if (i < n) {
-            float* out = dst + (t + i) * stride + c;
-            __m256 v = _mm256_add_ps(r[i], b);
-            if (accumulate) v = _mm256_add_ps(v, _mm256_loadu_ps(out));
-            _mm256_storeu_ps(out, v);
-          }
-      }
-      for (; c < cols; ++c)
-        for (std::size_t i = 0; i < n; ++i) {
-          float& out = dst[(t + i) * stride + c];
-          const float v = src[c * width + t + i] + (bias != nullptr ? bias[c] : 0.0f);
-          out = accumulate ? v + out : v;
-        }
-    }
   }
 
   /// sums[row] += value · panel[column]; Vectors of tokens per column and row.
@@ -127,43 +69,6 @@ struct Kernels {
         for (std::size_t v = 0; v < Vectors; ++v) acc[0][v] = _mm256_add_ps(acc[0][v], acc[k][v]);
 #pragma GCC unroll 8
       for (std::size_t v = 0; v < Vectors; ++v) _mm256_store_ps(out + v * lanes, acc[0][v]);
-    }
-  }
-
-  /// As gather, for the rows of a block and a range of columns in the list format, or half of it.
-  template <std::size_t Vectors, ListPart part, class Element>
-  LOSA_AVX2 static void gather_list(const std::uint8_t* counts, const std::uint8_t* col_indices, const Element* values,
-                                    const float* panel, float* sums) noexcept {
-    constexpr std::size_t chains = Vectors >= 8 ? 1 : Vectors == 4 ? 2 : 4;
-    constexpr std::size_t step = Vectors * lanes;
-    for (std::size_t i = 0; i < tile_rows; ++i, sums += step) {
-      __m256 acc[chains][Vectors];
-#pragma GCC unroll 8
-      for (std::size_t v = 0; v < Vectors; ++v) acc[0][v] = _mm256_load_ps(sums + v * lanes);
-#pragma GCC unroll 4
-      for (std::size_t k = 1; k < chains; ++k)
-#pragma GCC unroll 8
-        for (std::size_t v = 0; v < Vectors; ++v) acc[k][v] = _mm256_setzero_ps();
-      const ListSpan span = list_span<part>(counts + 2 * i);
-      col_indices += 4 * span.before;
-      values += 4 * span.before;
-      for (std::size_t n = span.count; n != 0; --n, col_indices += 4, values += 4) {
-        _mm_prefetch(reinterpret_cast<const char*>(values) + 2048, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(col_indices) + 512, _MM_HINT_T0);
-        const __m256 weights = twice(load4(values));
-        multiply_add<Vectors, 0>(acc, splat<0>(weights), panel + col_indices[0] * step);
-        multiply_add<Vectors, 1>(acc, splat<1>(weights), panel + col_indices[1] * step);
-        multiply_add<Vectors, 2>(acc, splat<2>(weights), panel + col_indices[2] * step);
-        multiply_add<Vectors, 3>(acc, splat<3>(weights), panel + col_indices[3] * step);
-      }
-      col_indices += 4 * span.after;
-      values += 4 * span.after;
-#pragma GCC unroll 4
-      for (std::size_t k = 1; k < chains; ++k)
-#pragma GCC unroll 8
-        for (std::size_t v = 0; v < Vectors; ++v) acc[0][v] = _mm256_add_ps(acc[0][v], acc[k][v]);
-#pragma GCC unroll 8
-      for (std::size_t v = 0; v < Vectors; ++v) _mm256_store_ps(sums + v * lanes, acc[0][v]);
     }
   }
 
@@ -343,13 +248,6 @@ struct Kernels {
     for (std::size_t j = 0; j < n; j += 8) _mm256_storeu_ps(to + j, _mm256_mul_ps(scale, integers8(integers + j)));
   }
 
-  template <std::size_t Vectors, std::size_t Lane, std::size_t Chains>
-  LOSA_AVX2 static void multiply_add(__m256 (&acc)[Chains][Vectors], __m256 weight, const float* column) noexcept {
-#pragma GCC unroll 8
-    for (std::size_t v = 0; v < Vectors; ++v)
-      acc[Lane % Chains][v] = _mm256_fmadd_ps(weight, _mm256_load_ps(column + v * lanes), acc[Lane % Chains][v]);
-  }
-
   template <std::size_t Vectors>
   LOSA_AVX2 static void add_to(float* column, __m256 weight, const __m256 (&row)[Vectors]) noexcept {
 #pragma GCC unroll 8
@@ -373,4 +271,11 @@ struct Kernels {
 };
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH::avx2
+
+namespace losa::inline v0::detail {
+
+template <class Arguments, BitmaskWeights WeightsType>
+struct Kernel<avx2::Target, Arguments, WeightsType> : PanelSchedule<avx2::BitmaskKernels, Arguments, WeightsType> {};
+
+}  // namespace losa::inline v0::detail
 #endif

@@ -12,7 +12,7 @@
 // A panel takes half the memory of one in float: the columns of a range of tiles (TileSizes) lie side by side at the
 // start of the range.
 
-#include <losa/gemm/avx512/vector.hpp>
+#include <losa/gemm/target/avx512_vector.hpp>
 #if defined(LOSA_AVX512)
 
 #include <algorithm>
@@ -22,9 +22,12 @@
 
 #include <losa/core/types.hpp>
 #include <losa/gemm/arch.hpp>
-#include <losa/gemm/avx512/kernels.hpp>
+#include <losa/gemm/bitmask/avx512.hpp>
+#include <losa/gemm/kernel.hpp>
 #include <losa/gemm/operation.hpp>
+#include <losa/gemm/panel/multiply.hpp>
 #include <losa/gemm/panel/tile.hpp>
+#include <losa/gemm/target/avx512_bf16.hpp>
 #include <losa/gemm/weights.hpp>
 
 LOSA_AVX512_BEGIN
@@ -105,29 +108,29 @@ struct PairSums<2> {
   }
 };
 
-struct Kernels : private avx512::Kernels {
-  static constexpr std::size_t lanes = avx512::Kernels::lanes;
+struct BitmaskKernels : private avx512::BitmaskKernels {
+  static constexpr std::size_t lanes = avx512::BitmaskKernels::lanes;
   template <class WeightsType>
-  using FewTokens = avx512::Kernels::FewTokens<WeightsType>;
+  using FewTokens = avx512::BitmaskKernels::FewTokens<WeightsType>;
   template <class WeightsType>
   static Rounding rounding(std::size_t tokens) noexcept {
     return {.step = in_pairs(tokens) ? 0x1p-8 : 0};
   }
-  using avx512::Kernels::unpack_panel;
+  using avx512::BitmaskKernels::unpack_panel;
 
   /// Panels of 8 tokens stay in float.
   static bool in_pairs(std::size_t width) noexcept { return width > lanes; }
 
-  /// As avx2::Kernels::pack_panel, which begins at a range of tiles. The tokens of 16 or 32 lie so that unpacking puts
-  /// them in order.
+  /// As avx2::BitmaskKernels::pack_panel, which begins at a range of tiles. The tokens of 16 or 32 lie so that
+  /// unpacking puts them in order.
   LOSA_AVX512 static void pack_panel(const float* x, std::size_t stride, std::size_t tokens, std::size_t cols,
                                      float* panel, std::size_t width) noexcept {
-    if (!in_pairs(width)) return avx512::Kernels::pack_panel(x, stride, tokens, cols, panel, width);
+    if (!in_pairs(width)) return avx512::BitmaskKernels::pack_panel(x, stride, tokens, cols, panel, width);
     const std::size_t range = TileSizes(width).tiles * tile_cols;
     alignas(64) float column_data[tile_cols * 8 * lanes];
     for (std::size_t first = 0; first < cols; first += tile_cols) {
       const std::size_t n = std::min(tile_cols, cols - first);
-      avx512::Kernels::pack_panel(x + first, stride, tokens, n, column_data, width);
+      avx512::BitmaskKernels::pack_panel(x + first, stride, tokens, n, column_data, width);
       auto* const to = reinterpret_cast<std::uint16_t*>(panel + first / range * range * width) + first % range * width;
       for (std::size_t c = 0; c < n; ++c) {
         const float* const from = column_data + c * width;
@@ -148,7 +151,7 @@ struct Kernels : private avx512::Kernels {
   template <std::size_t Vectors>
   LOSA_AVX512 static void gather(const TileLists& lists, const float* panel, float* sums) noexcept {
     if constexpr (Vectors == 1) {
-      return avx512::Kernels::gather<1>(lists, panel, sums);
+      return avx512::BitmaskKernels::gather<1>(lists, panel, sums);
     } else {
       const auto* const column_data = reinterpret_cast<const char*>(panel);
       for (std::size_t r = 0; r < lists.rows; ++r) {
@@ -171,18 +174,27 @@ struct Kernels : private avx512::Kernels {
     }
   }
 
-  /// As avx512::Kernels::decode, the values as bf16 where panels are.
+  /// As avx512::BitmaskKernels::decode, the values as bf16 where panels are.
   template <class WeightsType>
   LOSA_AVX512 static void decode(const PackedLayout& w, const WeightsType& weights, const TileRange& range,
                                  std::size_t scale, std::uint16_t* entries, float* values, std::uint32_t* starts,
                                  std::uint32_t* ends) noexcept {
     if (in_pairs(2 * scale))
-      avx512::Kernels::decode(w, weights, range, scale, entries, reinterpret_cast<bf16*>(values), starts, ends);
+      avx512::BitmaskKernels::decode(w, weights, range, scale, entries, reinterpret_cast<bf16*>(values), starts, ends);
     else
-      avx512::Kernels::decode(w, weights, range, scale, entries, values, starts, ends);
+      avx512::BitmaskKernels::decode(w, weights, range, scale, entries, values, starts, ends);
   }
 };
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH::avx512_bf16
 LOSA_AVX512_END
+
+namespace losa::inline v0::detail {
+
+template <>
+struct Kernel<avx512_bf16::Target, Multiply, FloatWeights<bf16>> {
+  using Schedule = PanelMultiply<avx512_bf16::BitmaskKernels, FloatWeights<bf16>>;
+};
+
+}  // namespace losa::inline v0::detail
 #endif

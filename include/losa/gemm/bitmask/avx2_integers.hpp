@@ -7,7 +7,7 @@
 // An activation is off by at most max |x| / 2¹⁵ of the columns that share its scale, and by nothing if it has no more
 // than 15 bits above the scale. Sums over a tile are exact.
 
-#include <losa/gemm/avx2/vector.hpp>
+#include <losa/gemm/target/avx2_vector.hpp>
 #if defined(LOSA_AVX2)
 
 #include <algorithm>
@@ -22,7 +22,7 @@
 #include <losa/gemm/activation_range.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/arena.hpp>
-#include <losa/gemm/avx2/expand.hpp>
+#include <losa/gemm/bitmask/avx2_expand.hpp>
 #include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
 #include <losa/gemm/weights.hpp>

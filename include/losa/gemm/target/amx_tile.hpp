@@ -13,7 +13,7 @@
 //
 // Kernels take Tiles as a template argument: tests/gemm/amx_model.hpp is one without the instructions.
 
-#include <losa/gemm/avx512/vector.hpp>
+#include <losa/gemm/target/avx512_vector.hpp>
 #if defined(LOSA_AVX512)
 
 #if defined(__linux__)

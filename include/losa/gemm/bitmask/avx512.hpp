@@ -3,7 +3,7 @@
 // accumulators, lists of columns by vpcompressb; for few tokens those of expand.hpp (one to four), integers.hpp (one to
 // eight) and list_integers.hpp (one to four). Transposition and what only moves data are the AVX2 ones.
 
-#include <losa/gemm/avx512/vector.hpp>
+#include <losa/gemm/target/avx512_vector.hpp>
 #if defined(LOSA_AVX512)
 
 #include <algorithm>
@@ -16,43 +16,44 @@
 
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
-#include <losa/gemm/avx2/kernels.hpp>
-#include <losa/gemm/avx512/expand.hpp>
-#include <losa/gemm/avx512/integers.hpp>
-#include <losa/gemm/avx512/list_integers.hpp>
+#include <losa/gemm/bitmask/avx2.hpp>
+#include <losa/gemm/bitmask/avx512_expand.hpp>
+#include <losa/gemm/bitmask/avx512_integers.hpp>
+#include <losa/gemm/kernel.hpp>
 #include <losa/gemm/operation.hpp>
 #include <losa/gemm/panel/kernel_set.hpp>
+#include <losa/gemm/panel/schedules.hpp>
 #include <losa/gemm/panel/tile.hpp>
+#include <losa/gemm/target/avx512.hpp>
+#include <losa/gemm/target/avx512_panels.hpp>
 #include <losa/gemm/weights.hpp>
 
 LOSA_AVX512_BEGIN
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx512 {
 
-struct Kernels : private avx2::Kernels {
-  static constexpr std::size_t lanes = 8;        // of which two make a vector; a panel of 8 tokens has half of one
+struct BitmaskKernels : private avx2::BitmaskKernels {
   static constexpr std::size_t most_panels = 8;  // such processors have a second-level cache of 1 MiB or more
   template <class WeightsType>
   using FewTokens =
       std::conditional_t<std::is_same_v<WeightsType, Int8Weights> || std::is_same_v<WeightsType, Int4Weights>,
                          integers::FewTokens, expand::FewTokens<std::is_same_v<WeightsType, FloatWeights<bf16>>>>;
-  template <class Element>
-  using FewListTokens = std::conditional_t<std::is_same_v<Element, std::int8_t>, list_integers::FewTokens, NoFewTokens>;
-  using avx2::Kernels::pack_panel;
-  using avx2::Kernels::rounding;
-  using avx2::Kernels::store_values;
-  using avx2::Kernels::unpack_panel;
+  using avx2::BitmaskKernels::lanes;  // of which two make a vector; a panel of 8 tokens has half of one
+  using avx2::BitmaskKernels::pack_panel;
+  using avx2::BitmaskKernels::rounding;
+  using avx2::BitmaskKernels::store_values;
+  using avx2::BitmaskKernels::unpack_panel;
 
   /// sums[row] += value · panel[column]; Vectors of tokens per column and row.
   template <std::size_t Vectors>
   LOSA_AVX512 static void gather(const TileLists& lists, const float* panel, float* sums) noexcept {
-    if constexpr (Vectors == 1) return avx2::Kernels::gather<1>(lists, panel, sums);
+    if constexpr (Vectors == 1) return avx2::BitmaskKernels::gather<1>(lists, panel, sums);
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
       const std::uint16_t* entry = lists.entries + lists.starts[r];
       const float* value = lists.values + lists.starts[r];
       const float* const end = lists.values + lists.ends[r];
-      Sums<Vectors> acc;
+      PanelSums<Vectors> acc;
       acc.load(sums + r * Vectors * lanes);
       for (; value < end; entry += 4, value += 4) {
         const __m512 weights = _mm512_broadcast_f32x4(_mm_loadu_ps(value));
@@ -67,37 +68,10 @@ struct Kernels : private avx2::Kernels {
     }
   }
 
-  /// As gather, for the rows of a block and a range of columns in the list format, or half of it.
-  template <std::size_t Vectors, ListPart part, class Element>
-  LOSA_AVX512 static void gather_list(const std::uint8_t* counts, const std::uint8_t* col_indices,
-                                      const Element* values, const float* panel, float* sums) noexcept {
-    if constexpr (Vectors == 1) return avx2::Kernels::gather_list<1, part>(counts, col_indices, values, panel, sums);
-    constexpr std::size_t step = Vectors * lanes;
-    for (std::size_t i = 0; i < tile_rows; ++i, sums += step) {
-      Sums<Vectors> acc;
-      acc.load(sums);
-      const ListSpan span = list_span<part>(counts + 2 * i);
-      col_indices += 4 * span.before;
-      values += 4 * span.before;
-      for (std::size_t n = span.count; n != 0; --n, col_indices += 4, values += 4) {
-        _mm_prefetch(reinterpret_cast<const char*>(values) + 2048, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(col_indices) + 512, _MM_HINT_T0);
-        const __m512 weights = _mm512_broadcast_f32x4(avx2::load4(values));
-        acc.template multiply_add<0>(weights, panel + col_indices[0] * step);
-        acc.template multiply_add<1>(weights, panel + col_indices[1] * step);
-        acc.template multiply_add<2>(weights, panel + col_indices[2] * step);
-        acc.template multiply_add<3>(weights, panel + col_indices[3] * step);
-      }
-      col_indices += 4 * span.after;
-      values += 4 * span.after;
-      acc.store(sums);
-    }
-  }
-
   /// sums[column] += value · g[row].
   template <std::size_t Vectors>
   LOSA_AVX512 static void scatter(const TileLists& lists, const float* g, float* sums) noexcept {
-    if constexpr (Vectors == 1) return avx2::Kernels::scatter<1>(lists, g, sums);
+    if constexpr (Vectors == 1) return avx2::BitmaskKernels::scatter<1>(lists, g, sums);
     constexpr std::size_t registers = std::max<std::size_t>(1, Vectors / 2);
     for (std::size_t r = 0; r < lists.rows; ++r) {
       __m512 row[registers];
@@ -117,7 +91,7 @@ struct Kernels : private avx2::Kernels {
   template <std::size_t Vectors>
   LOSA_AVX512 static void sample(const TileLists& lists, const float* g, const float* panel, bool accumulate,
                                  float* dots) noexcept {
-    if constexpr (Vectors == 1) return avx2::Kernels::sample<1>(lists, g, panel, accumulate, dots);
+    if constexpr (Vectors == 1) return avx2::BitmaskKernels::sample<1>(lists, g, panel, accumulate, dots);
     constexpr std::size_t registers = std::max<std::size_t>(1, Vectors / 2);
     for (std::size_t r = 0; r < lists.rows; ++r) {
       lists.prefetch_panel(r);
@@ -201,41 +175,6 @@ struct Kernels : private avx2::Kernels {
   }
 
  private:
-  /// The sums of a row. Narrow panels take several weights at once in accumulators of their own: an addition takes 4
-  /// cycles, and one or two start in every one.
-  template <std::size_t Vectors>
-  struct Sums {
-    static constexpr std::size_t registers = std::max<std::size_t>(1, Vectors / 2);
-    static constexpr std::size_t chains = registers >= 4 ? 2 : 4;
-    __m512 acc[chains][registers];
-
-    LOSA_AVX512 void load(const float* from) noexcept {
-#pragma GCC unroll 8
-      for (std::size_t v = 0; v < registers; ++v) acc[0][v] = _mm512_load_ps(from + v * 16);
-#pragma GCC unroll 4
-      for (std::size_t k = 1; k < chains; ++k)
-#pragma GCC unroll 8
-        for (std::size_t v = 0; v < registers; ++v) acc[k][v] = _mm512_setzero_ps();
-    }
-    /// + weights[Lane] · column.
-    template <std::size_t Lane>
-    LOSA_AVX512 void multiply_add(__m512 weights, const float* column) noexcept {
-      const __m512 weight =
-          _mm512_permute_ps(weights, Lane * 0x55);  // a load of its own for each is 3–6 % slower (Zen 4)
-#pragma GCC unroll 8
-      for (std::size_t v = 0; v < registers; ++v)
-        acc[Lane % chains][v] = _mm512_fmadd_ps(weight, _mm512_load_ps(column + v * 16), acc[Lane % chains][v]);
-    }
-    LOSA_AVX512 void store(float* to) noexcept {
-#pragma GCC unroll 4
-      for (std::size_t k = 1; k < chains; ++k)
-#pragma GCC unroll 8
-        for (std::size_t v = 0; v < registers; ++v) acc[0][v] = _mm512_add_ps(acc[0][v], acc[k][v]);
-#pragma GCC unroll 8
-      for (std::size_t v = 0; v < registers; ++v) _mm512_store_ps(to + v * 16, acc[0][v]);
-    }
-  };
-
   /// Vectors that hold the values of all but a few rows of a tile with `kept` weights: 8 more than the mean.
   static std::size_t usual_vectors(std::size_t kept, std::size_t of) noexcept {
     return std::min((kept / tile_rows + 8) / of + 1, tile_cols / of);
@@ -251,7 +190,8 @@ struct Kernels : private avx2::Kernels {
       _mm512_storeu_si512(to + j, v);
     }
   }
-  /// to ← the `count` values of row i as floats; always `vectors` vectors, for the reason given at avx2::Kernels.
+  /// to ← the `count` values of row i as floats; always `vectors` vectors, for the reason given at
+  /// avx2::BitmaskKernels.
   template <class CursorType>
   LOSA_AVX512 static void copy(const CursorType& from, std::size_t i, std::size_t count, std::size_t vectors,
                                float* to) noexcept {
@@ -276,4 +216,12 @@ struct Kernels : private avx2::Kernels {
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH::avx512
 LOSA_AVX512_END
+
+namespace losa::inline v0::detail {
+
+template <class Arguments, BitmaskWeights WeightsType>
+struct Kernel<avx512::Target, Arguments, WeightsType> : PanelSchedule<avx512::BitmaskKernels, Arguments, WeightsType> {
+};
+
+}  // namespace losa::inline v0::detail
 #endif

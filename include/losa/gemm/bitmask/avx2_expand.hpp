@@ -11,7 +11,7 @@
 //
 // Tables: 256 rows for each shuffle, 32 bytes a row; the rows' offsets of a whole tile are made at once.
 
-#include <losa/gemm/avx2/vector.hpp>
+#include <losa/gemm/target/avx2_vector.hpp>
 #if defined(LOSA_AVX2)
 
 #include <algorithm>

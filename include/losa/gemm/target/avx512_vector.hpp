@@ -3,7 +3,7 @@
 // function carries the target attribute, as in avx2/vector.hpp. The instruction sets are those of Ice Lake and Zen 4:
 // without VBMI2 nothing spreads or gathers bytes and words by a mask, and the AVX2 kernels are used.
 
-#include <losa/gemm/avx2/vector.hpp>
+#include <losa/gemm/target/avx2_vector.hpp>
 #if defined(LOSA_AVX2)
 
 #include <cstddef>

@@ -3,7 +3,7 @@
 // by one vpexpandb and multiplied by one vpdpbusd with activations of 8 bits (activations.hpp). Sums over a tile are
 // exact. Activations that have to stay floats are multiplied by expand.hpp.
 
-#include <losa/gemm/avx512/vector.hpp>
+#include <losa/gemm/target/avx512_vector.hpp>
 #if defined(LOSA_AVX512)
 
 #include <algorithm>
@@ -16,10 +16,11 @@
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/arena.hpp>
-#include <losa/gemm/avx512/activations.hpp>
-#include <losa/gemm/avx512/expand.hpp>
+#include <losa/gemm/bitmask/avx512_expand.hpp>
 #include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
+#include <losa/gemm/target/avx512_activations.hpp>
+#include <losa/gemm/target/avx512_panels.hpp>
 #include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::avx512::integers {
@@ -124,7 +125,7 @@ LOSA_AVX512 inline void multiply(const PackedLayout& w, const WeightsType& weigh
     for (; t < w.tiles; ++t) add_tiles<1, TokenCount>(w, weights, b, t, x, sums);
     const float* row_scales = nullptr;
     if constexpr (std::is_same_v<WeightsType, Int8Weights>) row_scales = weights.scales + b * tile_rows;
-    expand::store<TokenCount>(sums, row_scales, b * tile_rows, y, bias, accumulate);
+    store_rows<TokenCount>(sums, row_scales, b * tile_rows, y, bias, accumulate);
   }
 }
 

@@ -4,7 +4,7 @@
 // vpdpbusd. Sums over a range are exact. Pruned positions cost nothing, so that this is faster in the cache than
 // spreading them (integers.hpp); it reads 45 % more.
 
-#include <losa/gemm/avx512/vector.hpp>
+#include <losa/gemm/target/avx512_vector.hpp>
 #if defined(LOSA_AVX512)
 
 #include <algorithm>
@@ -15,11 +15,11 @@
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
 #include <losa/gemm/arena.hpp>
-#include <losa/gemm/avx512/activations.hpp>
-#include <losa/gemm/avx512/expand.hpp>
 #include <losa/gemm/list_layout.hpp>
 #include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
+#include <losa/gemm/target/avx512_activations.hpp>
+#include <losa/gemm/target/avx512_panels.hpp>
 
 LOSA_AVX512_BEGIN
 
@@ -96,7 +96,7 @@ LOSA_AVX512 inline void multiply(const ListLayout& w, const ListWeights<std::int
         values += n;
       }
     }
-    expand::store<TokenCount>(sums, weights.scales + b * tile_rows, b * tile_rows, y, bias, accumulate);
+    store_rows<TokenCount>(sums, weights.scales + b * tile_rows, b * tile_rows, y, bias, accumulate);
   }
 }
 

@@ -14,58 +14,28 @@
 #include <cstddef>
 #include <cstdint>
 
-// xsimd names template parameters I, which is a macro after <complex.h> in GNU mode.
-#pragma push_macro("I")
-#undef I
-#include <xsimd/xsimd.hpp>
-#pragma pop_macro("I")
-
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
 #include <losa/gemm/arch.hpp>
+#include <losa/gemm/kernel.hpp>
 #include <losa/gemm/operation.hpp>
 #include <losa/gemm/panel/decode.hpp>
 #include <losa/gemm/panel/kernel_set.hpp>
+#include <losa/gemm/panel/schedules.hpp>
 #include <losa/gemm/panel/tile.hpp>
+#include <losa/gemm/target/portable.hpp>
 
-#if !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
-#define LOSA_PORTABLE 1
+#if defined(LOSA_PORTABLE)
 
 namespace losa::inline v0::detail::inline LOSA_ARCH::portable {
 
-struct Kernels {
-  using Batch = xsimd::batch<float>;
-  static constexpr std::size_t lanes = Batch::size;
+struct BitmaskKernels : PanelMoves {
   static constexpr std::size_t most_panels = 4;
   template <class WeightsType>
   using FewTokens = NoFewTokens;
-  template <class Element>
-  using FewListTokens = NoFewTokens;
   template <class WeightsType>
   static Rounding rounding(std::size_t) noexcept {
     return {};
-  }
-
-  /// dst[c · width + t] ← src[t · stride + c], zero for tokens ≤ t < width.
-  static void pack_panel(const float* src, std::size_t stride, std::size_t tokens, std::size_t cols, float* dst,
-                         std::size_t width) noexcept {
-    // 16 columns at a time: one cache line of each token.
-    for (std::size_t c0 = 0; c0 < cols; c0 += 16)
-      for (std::size_t t = 0; t < width; ++t)
-        for (std::size_t c = c0; c < std::min(c0 + 16, cols); ++c)
-          dst[c * width + t] = t < tokens ? src[t * stride + c] : 0.0f;
-  }
-
-  /// dst[t · stride + c] ← [dst +] src[c · width + t] [+ bias[c]].
-  static void unpack_panel(const float* src, std::size_t width, std::size_t tokens, std::size_t cols, float* dst,
-                           std::size_t stride, const float* bias, bool accumulate) noexcept {
-    for (std::size_t c0 = 0; c0 < cols; c0 += 16)
-      for (std::size_t t = 0; t < tokens; ++t)
-        for (std::size_t c = c0; c < std::min(c0 + 16, cols); ++c) {
-          float& out = dst[t * stride + c];
-          const float v = src[c * width + t] + (bias != nullptr ? bias[c] : 0.0f);
-          out = accumulate ? v + out : v;
-        }
   }
 
   template <std::size_t Vectors>
@@ -83,29 +53,6 @@ struct Kernels {
       }
 #pragma GCC unroll 8
       for (std::size_t v = 0; v < Vectors; ++v) acc[v].store_unaligned(out + v * lanes);
-    }
-  }
-
-  /// The same for the rows of a block and a range of columns in the list format.
-  template <std::size_t Vectors, ListPart part, class Element>
-  static void gather_list(const std::uint8_t* counts, const std::uint8_t* col_indices, const Element* values,
-                          const float* panel, float* sums) noexcept {
-    for (std::size_t i = 0; i < tile_rows; ++i, sums += Vectors * lanes) {
-      Row<Vectors> acc = load<Vectors>(sums);
-      const ListSpan span = list_span<part>(counts + 2 * i);
-      col_indices += 4 * span.before;
-      values += 4 * span.before;
-      for (std::size_t n = 4 * span.count; n != 0; --n) {
-        const Batch weight(to_float(*values++));
-        const float* column = panel + std::size_t{*col_indices++} * Vectors * lanes;
-#pragma GCC unroll 8
-        for (std::size_t v = 0; v < Vectors; ++v)
-          acc[v] = xsimd::fma(weight, Batch::load_unaligned(column + v * lanes), acc[v]);
-      }
-      col_indices += 4 * span.after;
-      values += 4 * span.after;
-#pragma GCC unroll 8
-      for (std::size_t v = 0; v < Vectors; ++v) acc[v].store_unaligned(sums + v * lanes);
     }
   }
 
@@ -175,11 +122,6 @@ struct Kernels {
   }
 
  private:
-  static float to_float(std::int8_t value) noexcept { return static_cast<float>(value); }
-  template <class Element>
-  static float to_float(Element value) noexcept {
-    return static_cast<float>(widen(value));
-  }
   static std::uint64_t mask_word(const PackedLayout& w, std::size_t row, const TileRange& range,
                                  std::size_t t) noexcept {
     const std::size_t tile = (range.first_block + row / tile_rows) * w.tiles + t;
@@ -206,17 +148,6 @@ struct Kernels {
     }
   }
 
-  template <std::size_t Vectors>
-  using Row = std::array<Batch, Vectors>;
-
-  template <std::size_t Vectors>
-  static Row<Vectors> load(const float* from) noexcept {
-    Row<Vectors> row;
-#pragma GCC unroll 8
-    for (std::size_t v = 0; v < Vectors; ++v) row[v] = Batch::load_unaligned(from + v * lanes);
-    return row;
-  }
-
   // xsimd has renamed its horizontal sum (hadd became reduce_add); lanes in order need neither.
   static float sum(Batch v) noexcept {
     std::array<float, lanes> lane;
@@ -228,4 +159,12 @@ struct Kernels {
 };
 
 }  // namespace losa::inline v0::detail::inline LOSA_ARCH::portable
+
+namespace losa::inline v0::detail {
+
+template <class Arguments, BitmaskWeights WeightsType>
+struct Kernel<portable::Target, Arguments, WeightsType>
+    : PanelSchedule<portable::BitmaskKernels, Arguments, WeightsType> {};
+
+}  // namespace losa::inline v0::detail
 #endif

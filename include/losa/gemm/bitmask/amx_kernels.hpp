@@ -10,7 +10,7 @@
 // Bf16 rounds activations as avx512_bf16 does, Int8 as avx512/integers.hpp does for fewer tokens: integers of 8 bits
 // with a scale for each token and 128 columns, over which sums are exact.
 
-#include <losa/gemm/amx/tile.hpp>
+#include <losa/gemm/target/amx_tile.hpp>
 #if defined(LOSA_AVX512)
 
 #include <algorithm>
@@ -22,8 +22,8 @@
 #include <losa/core/types.hpp>
 #include <losa/gemm/activation_range.hpp>
 #include <losa/gemm/arch.hpp>
-#include <losa/gemm/avx512/integers.hpp>
-#include <losa/gemm/avx512_bf16/kernels.hpp>
+#include <losa/gemm/bitmask/avx512_bf16.hpp>
+#include <losa/gemm/bitmask/avx512_integers.hpp>
 #include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
 #include <losa/gemm/weights.hpp>

@@ -8,7 +8,7 @@
 // A lane that the mask prunes multiplies the activation by 0. Integer weights come here only with activations that
 // integers.hpp refuses.
 
-#include <losa/gemm/avx512/vector.hpp>
+#include <losa/gemm/target/avx512_vector.hpp>
 #if defined(LOSA_AVX512)
 
 #include <algorithm>
@@ -24,6 +24,7 @@
 #include <losa/gemm/arena.hpp>
 #include <losa/gemm/operation.hpp>
 #include <losa/gemm/packed_structure.hpp>
+#include <losa/gemm/target/avx512_panels.hpp>
 #include <losa/gemm/weights.hpp>
 
 LOSA_AVX512_BEGIN
@@ -111,25 +112,6 @@ LOSA_AVX512 inline void pack(MatrixView<const float> x, std::size_t n, std::size
     }
 }
 
-/// y[t, r] ← [y +] [scales[i] ·] sums (row, TokenCount, 16) [+ bias[r]] for the rows of a block.
-template <std::size_t TokenCount>
-LOSA_AVX512 inline void store(const float* sums, const float* scales, std::size_t first_row, MatrixView<float> y,
-                              const float* bias, bool accumulate) noexcept {
-  const std::size_t rows = std::min(tile_rows, y.cols - first_row);
-  for (std::size_t t = 0; t < std::min(TokenCount, y.rows); ++t)
-    for (std::size_t i = 0; i < rows; i += 4) {
-      const float* from = sums + (i * TokenCount + t) * 16;
-      __m128 total = sum4(_mm512_load_ps(from), _mm512_load_ps(from + TokenCount * 16),
-                          _mm512_load_ps(from + 2 * TokenCount * 16), _mm512_load_ps(from + 3 * TokenCount * 16));
-      const auto inside = static_cast<__mmask8>((1u << std::min<std::size_t>(4, rows - i)) - 1);
-      float* const out = y.data + t * y.stride + first_row + i;
-      if (scales != nullptr) total = _mm_mul_ps(total, _mm_loadu_ps(scales + i));
-      if (bias != nullptr) total = _mm_add_ps(total, _mm_maskz_loadu_ps(inside, bias + first_row + i));
-      if (accumulate) total = _mm_add_ps(total, _mm_maskz_loadu_ps(inside, out));
-      _mm_mask_storeu_ps(out, inside, total);
-    }
-}
-
 template <std::size_t TokenCount, class WeightsType>
 LOSA_AVX512 inline void multiply(const PackedLayout& w, const WeightsType& weights, std::size_t first, std::size_t last,
                                  const float* x, MatrixView<float> y, const float* bias, bool accumulate) noexcept {
@@ -168,7 +150,7 @@ LOSA_AVX512 inline void multiply(const PackedLayout& w, const WeightsType& weigh
         cursor.advance(static_cast<std::size_t>(_mm_popcnt_u64(words[i])));
       }
     }
-    store<TokenCount>(sums, nullptr, b * tile_rows, y, bias, accumulate);
+    store_rows<TokenCount>(sums, nullptr, b * tile_rows, y, bias, accumulate);
   }
 }
 

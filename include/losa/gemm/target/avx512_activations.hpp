@@ -6,7 +6,7 @@
 // An activation is off by at most max |x| / 254 of the columns that share its scale. vpdpbusd multiplies unsigned bytes
 // with signed ones, so q + 128 is stored, and what a row's weights make of the 128 is taken off its sums.
 
-#include <losa/gemm/avx512/vector.hpp>
+#include <losa/gemm/target/avx512_vector.hpp>
 #if defined(LOSA_AVX512)
 
 #include <algorithm>
