@@ -1,4 +1,5 @@
-// Arbitrary bytes as a packed or quantised matrix: refused, or every backend multiplies with it and reads nothing else.
+// Arbitrary bytes as a packed or quantised matrix, and arbitrary activations: refused, or every backend has all of its
+// products and reads nothing else.
 #include <algorithm>
 #include <bit>
 #include <cstddef>
@@ -27,9 +28,16 @@ struct Input {
   std::size_t below(std::size_t n) { return take<std::uint16_t>(1)[0] % n; }
 };
 
+/// Activations: the pattern again and again, so also NaN, Inf, denormals and numbers too large for integers.
+std::vector<float> activations(std::size_t n, const std::vector<float>& pattern) {
+  std::vector<float> x(n);
+  for (std::size_t i = 0; i < n; ++i) x[i] = pattern[i % pattern.size()];
+  return x;
+}
+
 template <class Matrix>
-void multiply(const Matrix& matrix, std::size_t tokens) {
-  const std::vector<float> x(tokens * matrix.cols(), 0.5f);
+void multiply(const Matrix& matrix, std::size_t tokens, const std::vector<float>& pattern) {
+  const std::vector<float> x = activations(tokens * matrix.cols(), pattern);
   std::vector<float> y(tokens * matrix.rows());
   for (const losa::Backend* backend : losa::backends())
     losa::spmm(matrix, losa::view(x.data(), tokens, matrix.cols()), losa::view(y.data(), tokens, matrix.rows()), {},
@@ -38,15 +46,35 @@ void multiply(const Matrix& matrix, std::size_t tokens) {
   matrix.to_dense(losa::view(dense.data(), matrix.rows(), matrix.cols()));
 }
 
+/// dX, Ĝ and refreshed values.
+void train(losa::PackedMatrix<float> packed, std::size_t tokens, const std::vector<float>& pattern) {
+  const std::vector<float> x = activations(tokens * packed.cols(), pattern);
+  const std::vector<float> g = activations(tokens * packed.rows(), pattern);
+  std::vector<float> dx(tokens * packed.cols());
+  const auto x_view = losa::view(x.data(), tokens, packed.cols());
+  const auto g_view = losa::view(g.data(), tokens, packed.rows());
+  auto gradient = packed.like();
+  for (const losa::Backend* backend : losa::backends()) {
+    losa::spmm_transposed(packed, g_view, losa::view(dx.data(), tokens, packed.cols()), {}, {.backend = backend});
+    losa::sddmm(g_view, x_view, gradient, {}, {.accumulate = tokens % 2 == 1, .backend = backend});
+    losa::refresh_values(packed, packed.values(), g_view, x_view, 0.5f, {}, backend);
+  }
+}
+
 template <class T>
-void as_floats(Input& in, std::size_t rows, std::size_t cols, std::size_t tokens) {
+void as_floats(Input& in, std::size_t rows, std::size_t cols, std::size_t tokens, const std::vector<float>& pattern) {
   const auto mask = in.take<std::byte>(rows * ((cols + 7) / 8) + in.below(2));
   const auto packed = losa::PackedMatrix<T>::from_bytes(rows, cols, mask, std::as_bytes(in.left));
-  multiply(packed, tokens);
+  multiply(packed, tokens, pattern);
+  if constexpr (std::is_same_v<T, float>) {
+    multiply(losa::ListMatrix<float>(packed), tokens, pattern);
+    multiply(losa::ListMatrix<losa::bf16>(packed), tokens, pattern);
+    train(packed, tokens, pattern);
+  }
 }
 
 template <class Q>
-void as_integers(Input& in, std::size_t rows, std::size_t cols, std::size_t tokens) {
+void as_integers(Input& in, std::size_t rows, std::size_t cols, std::size_t tokens, const std::vector<float>& pattern) {
   const bool stray = in.below(8) == 0;  // bits past the last column
   losa::Mask mask(rows, cols);
   for (std::size_t r = 0; r < rows; ++r)
@@ -65,7 +93,7 @@ void as_integers(Input& in, std::size_t rows, std::size_t cols, std::size_t toke
   if (in.below(4) != 0)
     std::ranges::replace_if(
         integers, [](std::uint8_t b) { return b % 16 == 0 || b < 16 || b == 0x80; }, 0x11);
-  multiply(losa::QuantizedMatrix<Q>::from_parts(mask, integers, numbers), tokens);
+  multiply(losa::QuantizedMatrix<Q>::from_parts(mask, integers, numbers), tokens, pattern);
 }
 
 }  // namespace
@@ -76,22 +104,23 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::size_t rows = in.below(70);
   const std::size_t cols = in.below(300);
   const std::size_t tokens = in.below(20);
+  const std::vector<float> pattern = in.take<float>(1 + in.below(5));
   try {
     switch (kind) {
       case 0:
-        as_floats<float>(in, rows, cols, tokens);
+        as_floats<float>(in, rows, cols, tokens, pattern);
         break;
       case 1:
-        as_floats<losa::bf16>(in, rows, cols, tokens);
+        as_floats<losa::bf16>(in, rows, cols, tokens, pattern);
         break;
       case 2:
-        as_floats<losa::f16>(in, rows, cols, tokens);
+        as_floats<losa::f16>(in, rows, cols, tokens, pattern);
         break;
       case 3:
-        as_integers<losa::Int8>(in, rows, cols, tokens);
+        as_integers<losa::Int8>(in, rows, cols, tokens, pattern);
         break;
       default:
-        as_integers<losa::Int4>(in, rows, cols, tokens);
+        as_integers<losa::Int4>(in, rows, cols, tokens, pattern);
     }
   } catch (const losa::Error&) {
   }

@@ -59,7 +59,7 @@ check_graph() {
     folder=$(dirname "${header#include/losa/}")
     case $folder in
       .) folder=$(basename "$header") ;;
-      gemm/portable) ;;
+      gemm/target) [ "$header" != include/losa/gemm/target/portable_panels.hpp ] && folder=gemm || folder=${header#include/losa/} ;;
       *) folder=${folder%%/*} ;;
     esac
     # <losa/x/...> counts as x, <losa/x.hpp> as x too, <Eigen/...> as Eigen; a name without a folder is the standard's.
