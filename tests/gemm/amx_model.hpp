@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include <losa/gemm.hpp>
+#include <losa/gemm/known_backends.hpp>
 
 LOSA_AVX512_BEGIN
 

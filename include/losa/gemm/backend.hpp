@@ -9,9 +9,9 @@
 
 #include <cstddef>
 #include <tuple>
+#include <type_traits>
 
 #include <losa/gemm/formats.hpp>
-#include <losa/gemm/kernel.hpp>
 #include <losa/gemm/operation.hpp>
 
 namespace losa::inline v0 {
@@ -56,31 +56,4 @@ struct Backend {
   }
 };
 
-namespace detail {
-
-template <class Target, class... Entries>
-constexpr void fill(std::tuple<Entries...>& entries) noexcept {
-  const auto set = []<class Arguments, class WeightsType>(Entry<Arguments, WeightsType>& entry) {
-    entry.operation =
-        operation_of<typename Kernel<Target, Arguments, WeightsType>::Schedule, Arguments, Operand<WeightsType>>();
-  };
-  (set(std::get<Entries>(entries)), ...);
-}
-
-template <class Target>
-constexpr Backend make_backend() noexcept {
-  Backend made{.name = Target::name, .supported = Target::supported, .multiply = {}, .training = {}};
-  fill<Target>(made.multiply);
-  fill<Target>(made.training);
-  return made;
-}
-
-/// The backend of a target.
-template <class Target>
-const Backend& backend_of() noexcept {
-  static constexpr Backend made = make_backend<Target>();
-  return made;
-}
-
-}  // namespace detail
 }  // namespace losa::inline v0
