@@ -3,6 +3,7 @@
 
 #include <losa/adapter/concept.hpp>
 #include <losa/adapter/dropout.hpp>
+#include <losa/adapter/gradients.hpp>
 #include <losa/adapter/lora.hpp>
 #include <losa/adapter/lora_factors.hpp>
 #include <losa/adapter/masked_lora.hpp>

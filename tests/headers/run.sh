@@ -9,6 +9,7 @@
 #   fast_math      NaN and Inf are refused in a unit compiled with -ffast-math, by g++ and the newest clang that is here;
 #                  no warning of the common sets in what is instantiated there, most of losa
 #   time           compile time of losa/gemm.hpp and losa/losa.hpp
+#   sizes          lines after preprocessing and seconds of every umbrella; what multiplies nothing reaches no kernel
 #   newest         headers against the newest Eigen and xsimd that PyPI carries (network)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -250,6 +251,29 @@ check_time() {
   echo "headers: compile time at -O2: losa/losa.hpp ${least[all]} s, of which others' headers ${least[all_foreign]} s (limit ${limits[1]} s)"
   awk "BEGIN { exit !(${least[gemm_adds]} <= ${limits[0]}) }" || fail "losa/gemm.hpp costs ${limits[0]} s or more beyond what it includes"
   awk "BEGIN { exit !(${least[all]} < ${limits[1]}) }" || fail "losa/losa.hpp takes ${limits[1]} s or more"
+}
+
+# Headers that include no product must not pull in the kernels of all targets: 30,000 lines and most of the time.
+without_products="adapter/concept adapter/dropout adapter/gradients adapter/merge adapter/optimizer adapter/resize
+  gemm/packed_matrix gemm/quantized_matrix gemm/list_matrix gemm/pack gemm/operation gemm/formats gemm/backend
+  calibrate mask allocate core io"
+
+check_sizes() {
+  local header lines seconds unit
+  printf 'headers: %-22s %9s %9s\n' umbrella lines "seconds at -O2"
+  for header in core calibrate mask allocate gemm gemm/plain adapter adapt published io losa; do
+    unit=$work/size.cpp
+    echo "#include <losa/$header.hpp>" >"$unit"
+    lines=$(g++ $flags $installed -E -P "$unit" | wc -l)
+    seconds=$(compile_seconds "$unit")
+    [[ $seconds =~ ^[0-9.]+$ ]] || fail "losa/$header.hpp does not compile: $seconds"
+    printf 'headers: %-22s %9s %9s\n' "losa/$header.hpp" "$lines" "$seconds"
+  done
+  for header in $without_products; do
+    ! g++ $flags $installed -M -include "losa/$header.hpp" -x c++ /dev/null | grep -q 'gemm/\(bitmask\|list\)/' ||
+      fail "losa/$header.hpp includes kernels"
+  done
+  echo "headers: what multiplies nothing includes no kernel"
 }
 
 # Packages on PyPI that carry the headers of xsimd 14.1 and of Eigen 5.0.1.

@@ -18,11 +18,15 @@
 #include <vector>
 
 #include <losa/adapter/concept.hpp>
+#include <losa/adapter/lora_factors.hpp>
 #include <losa/adapter/optimizer.hpp>
 #include <losa/core/executor.hpp>
 #include <losa/core/mask.hpp>
 #include <losa/core/view.hpp>
-#include <losa/gemm.hpp>
+#include <losa/gemm/pack.hpp>
+#include <losa/gemm/packed_matrix.hpp>
+#include <losa/gemm/sddmm.hpp>
+#include <losa/gemm/spmm.hpp>
 
 namespace losa::inline v0 {
 

@@ -16,11 +16,12 @@
 #include <vector>
 
 #include <losa/adapter/dropout.hpp>
-#include <losa/adapter/lora_factors.hpp>
+#include <losa/adapter/gradients.hpp>
+#include <losa/adapter/resize.hpp>
 #include <losa/core/executor.hpp>
 #include <losa/core/mask.hpp>
 #include <losa/core/view.hpp>
-#include <losa/gemm.hpp>
+#include <losa/gemm/packed_matrix.hpp>
 
 namespace losa::inline v0 {
 
@@ -91,16 +92,6 @@ void with_dropout(const Dropout& dropout, DropoutKey key, MatrixView<const float
       for (std::size_t c = 0; c < d.size(); ++c) to[c] = f(d[c], from[c], to[c]);
     }
   });
-}
-
-/// ShapeError unless x and y fit a layer of out × in.
-inline void check_product(const char* where, const LoraFactors& factors, const PackedMatrix<float>& packed,
-                          MatrixView<const float> x, MatrixView<const float> y, const char* name) {
-  if (packed.rows() != factors.out() || packed.cols() != factors.in())
-    raise<ShapeError>(where, ": packed weights must be ", factors.out(), " × ", factors.in(), ", got ", packed.rows(),
-                      " × ", packed.cols());
-  expect_shape(where, "x", x, x.rows, factors.in());
-  expect_shape(where, name, y, x.rows, factors.out());
 }
 
 /// to += scale · from

@@ -20,6 +20,9 @@
 #include <span>
 
 #include <losa/adapter/concept.hpp>
+#include <losa/adapter/lora_factors.hpp>
+#include <losa/gemm/sddmm.hpp>
+#include <losa/gemm/spmm.hpp>
 
 namespace losa::inline v0 {
 

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include <losa/adapter/gradients.hpp>
 #include <losa/adapter/resize.hpp>
 #include <losa/core/error.hpp>
 #include <losa/core/executor.hpp>
@@ -22,7 +23,8 @@
 #include <losa/core/mask.hpp>
 #include <losa/core/random.hpp>
 #include <losa/core/view.hpp>
-#include <losa/gemm.hpp>
+#include <losa/gemm/packed_matrix.hpp>
+#include <losa/gemm/sddmm.hpp>
 
 namespace losa::inline v0 {
 
@@ -32,17 +34,6 @@ struct LoraOptions {
   double dropout = 0;        // probability that an element of the adapter's input is dropped
   std::uint64_t seed = 0;    // of the initial A and of dropout
   std::uint64_t stream = 0;  // another one for each layer
-};
-
-/// Gradients of an adapter's factors, in their layout. Empty ones count as zeros of the right size.
-struct LoraGradients {
-  std::vector<float> a;   // (rank, in)
-  std::vector<float> bt;  // (rank, out)
-
-  void zero() noexcept {
-    std::fill(a.begin(), a.end(), 0.0f);
-    std::fill(bt.begin(), bt.end(), 0.0f);
-  }
 };
 
 class LoraFactors {
@@ -212,6 +203,19 @@ inline void prepare_gradients(const char* where, LoraGradients& gradients, const
   if (gradients.a.size() != a || gradients.bt.size() != bt)
     raise<ShapeError>(where, ": gradients must have ", a, " and ", bt, " elements for rank ", factors.rank(), ", got ",
                       gradients.a.size(), " and ", gradients.bt.size());
+}
+
+}  // namespace detail
+namespace detail {
+
+/// ShapeError unless x and y fit a layer of out × in.
+inline void check_product(const char* where, const LoraFactors& factors, const PackedMatrix<float>& packed,
+                          MatrixView<const float> x, MatrixView<const float> y, const char* name) {
+  if (packed.rows() != factors.out() || packed.cols() != factors.in())
+    raise<ShapeError>(where, ": packed weights must be ", factors.out(), " × ", factors.in(), ", got ", packed.rows(),
+                      " × ", packed.cols());
+  expect_shape(where, "x", x, x.rows, factors.in());
+  expect_shape(where, name, y, x.rows, factors.out());
 }
 
 }  // namespace detail

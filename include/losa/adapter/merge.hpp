@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <losa/adapter/concept.hpp>
+#include <losa/gemm/pack.hpp>
 
 namespace losa::inline v0 {
 
