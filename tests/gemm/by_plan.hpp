@@ -70,6 +70,9 @@ struct Seen {
   WeightsType weights() const { return seen_weights; }
 };
 
+template <class Layout, class WeightsType>
+Seen(std::size_t, Layout, WeightsType) -> Seen<Layout, WeightsType>;  // clang 14 finds none for aggregates
+
 /// A product by a plan of one thread, in order.
 template <class Product, class Matrix>
 void by_simple_plan(const Matrix& matrix, std::size_t tokens, const losa::Backend* backend, const Product& arguments) {
