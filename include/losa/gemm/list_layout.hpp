@@ -19,7 +19,7 @@ struct ListLayout {
   std::size_t ranges = 0;
   const std::uint8_t* counts = nullptr;  // (row blocks, ranges, 32, 2) fours of weights, those of the first half first
   const std::uint8_t* col_indices = nullptr;  // in the range
-  const std::size_t* offsets = nullptr;       // (row blocks · ranges + 1) weights before each
+  const std::uint64_t* offsets = nullptr;     // (row blocks · ranges + 1) weights before each
 };
 
 /// What a kernel takes of a row's list in a range: activations of more tokens fit the first-level cache for half of it.

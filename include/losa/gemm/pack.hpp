@@ -28,7 +28,7 @@ void gather_kept(MatrixView<const Source> weight, PackedMatrix<Element>& packed,
     Element* out = packed.values().data() + s.offsets[b * s.tiles];
     for (std::size_t t = 0; t < s.tiles; ++t)
       for (std::size_t i = 0; i < tile_rows; ++i) {
-        std::uint64_t word = s.words.data()[(b * s.tiles + t) * tile_rows + i];
+        std::uint64_t word = s.words[(b * s.tiles + t) * tile_rows + i];
         if (word == 0) continue;
         const Source* from = weight.data + (b * tile_rows + i) * weight.stride + t * tile_cols;
         for (; word != 0; word &= word - 1) {

@@ -2,8 +2,9 @@
 // A masked weight matrix in the bitmask format: one bit per weight, and the values of the kept weights without gaps,
 // both in the tile order of packed_structure.hpp. At density d that is sizeof(Element)·d + 1/8 bytes per weight.
 //
-// A kept weight may be 0.0 and stays kept. The structure (mask, offsets) is immutable and shared
-// between the copies that like() makes; a const matrix may be read from any number of threads.
+// A kept weight may be 0.0 and stays kept. A matrix owns an image (image_header.hpp), one block with everything in it.
+// The structure (mask, offsets) is immutable, and copies and what like() makes share it: they have values of their own
+// and keep the image of the first for the rest. A const matrix may be read from any number of threads.
 //
 //   auto packed = losa::pack(losa::view(weight, out, in), mask);
 //   packed.bytes();                                        // what it costs
@@ -12,6 +13,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -25,8 +27,9 @@
 #include <losa/core/mask.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
+#include <losa/gemm/image_header.hpp>
+#include <losa/gemm/image_memory.hpp>
 #include <losa/gemm/packed_structure.hpp>
-#include <losa/gemm/scratch.hpp>
 #include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0 {
@@ -38,8 +41,19 @@ class PackedMatrix {
 
   PackedMatrix() : PackedMatrix(Mask{}) {}
   /// The kept positions of `mask`, every value zero.
-  explicit PackedMatrix(const Mask& mask)
-      : structure_(std::make_shared<const detail::PackedStructure>(mask)), values_(structure_->kept()) {}
+  explicit PackedMatrix(const Mask& mask, const detail::ImageMemory& memory = {})
+      : structure_(std::make_shared<const detail::PackedStructure>(mask, format(), memory)),
+        values_(structure_->image, structure_->template part<Element>(detail::ImagePart::values).data()) {}
+  PackedMatrix(const PackedMatrix& other) : structure_(other.structure_), values_(own_values(*structure_)) {
+    std::memcpy(static_cast<void*>(values_.get()), other.values_.get(), kept() * sizeof(Element));
+  }
+  PackedMatrix(PackedMatrix&&) noexcept = default;
+  PackedMatrix& operator=(PackedMatrix other) noexcept {
+    structure_.swap(other.structure_);
+    values_.swap(other.values_);
+    return *this;
+  }
+  ~PackedMatrix() = default;
 
   /// From mask words (rows × ⌈cols/64⌉) and the values in row-major order. Throws ShapeError unless the counts of words
   /// and values match, RangeError if a bit past the last column is set, there are rows without columns, or rows · cols
@@ -71,15 +85,15 @@ class PackedMatrix {
   std::size_t cols() const noexcept { return structure_->cols; }
   std::size_t size() const noexcept { return rows() * cols(); }
   /// Number of kept weights.
-  std::size_t kept() const noexcept { return values_.size(); }
+  std::size_t kept() const noexcept { return structure_->kept(); }
   /// Memory held: values, mask and offsets. Matrices made by like() hold the last two in common.
-  std::size_t bytes() const noexcept { return values_.size() * sizeof(Element) + structure_->bytes(); }
+  std::size_t bytes() const noexcept { return kept() * sizeof(Element) + structure_->bytes(); }
 
   /// The mask, made anew: O(size/64).
   Mask mask() const { return structure_->mask(); }
   /// Values of the kept weights in tile order; one readable cache line follows them.
-  std::span<const Element> values() const noexcept { return {values_.data(), values_.size()}; }
-  std::span<Element> values() noexcept { return {values_.data(), values_.size()}; }
+  std::span<const Element> values() const noexcept { return {values_.get(), kept()}; }
+  std::span<Element> values() noexcept { return {values_.get(), kept()}; }
   /// Calls f(column, index into values()) for every kept weight of row r, in rising order of columns. Costs a walk over
   /// half the mask words of a row block, so rows are for export and inspection, not for products.
   template <class Function>
@@ -99,7 +113,7 @@ class PackedMatrix {
   void to_dense(MatrixView<float> dense) const {
     detail::expect_shape("to_dense", "dense", dense, rows(), cols());
     for (std::size_t r = 0; r < rows(); ++r) std::ranges::fill(dense.row(r), 0.0f);
-    const Element* value = values_.data();
+    const Element* value = values_.get();
     structure_->for_each_word([&](std::size_t r, std::size_t c, std::uint64_t word) {
       for (; word != 0; word &= word - 1)
         dense(r, c + static_cast<std::size_t>(std::countr_zero(word))) = static_cast<float>(widen(*value++));
@@ -110,14 +124,43 @@ class PackedMatrix {
   const detail::PackedStructure& structure() const noexcept { return *structure_; }
   const std::shared_ptr<const detail::PackedStructure>& shared_structure() const noexcept { return structure_; }
   PackedLayout layout() const noexcept { return structure_->layout(); }
-  FloatWeights<Element> weights() const noexcept { return {values_.data()}; }
+  FloatWeights<Element> weights() const noexcept { return {values_.get()}; }
+
+  /// Bytes of the image.
+  std::size_t image_bytes() const noexcept { return structure_->header.bytes; }
+  /// The image. Empty if the values are not in it, as in a copy or what like() made: copy_image() has it.
+  std::span<const std::byte> image() const noexcept {
+    if (structure_->template part<Element>(detail::ImagePart::values).data() != values_.get()) return {};
+    return {structure_->image.get(), image_bytes()};
+  }
+  /// Throws ShapeError unless `to` is aligned to 64 and has image_bytes().
+  void copy_image(std::span<std::byte> to) const {
+    const detail::ImageMemory memory(to);
+    const std::shared_ptr<std::byte> copy = memory.take(image_bytes());
+    const detail::ImageHeader::Part& part = structure_->header.part(detail::ImagePart::values);
+    std::memcpy(copy.get(), structure_->image.get(), part.offset);
+    if (part.bytes != 0) std::memcpy(copy.get() + part.offset, values_.get(), part.bytes);
+  }
 
  private:
   template <Storage OtherElement>
   friend class PackedMatrix;
 
   explicit PackedMatrix(std::shared_ptr<const detail::PackedStructure> structure)
-      : structure_(std::move(structure)), values_(structure_->kept()) {}
+      : structure_(std::move(structure)), values_(own_values(*structure_)) {}
+
+  static constexpr ImageFormat format() noexcept {
+    if constexpr (std::same_as<Element, float>) return ImageFormat::bitmask_f32;
+    if constexpr (std::same_as<Element, bf16>) return ImageFormat::bitmask_bf16;
+    if constexpr (std::same_as<Element, f16>) return ImageFormat::bitmask_f16;
+    return ImageFormat::bitmask_f64;
+  }
+  /// Zeros, apart from the image, and a cache line that may be read.
+  static std::shared_ptr<Element> own_values(const detail::PackedStructure& structure) {
+    const std::shared_ptr<std::byte> block =
+        detail::ImageMemory().take(structure.kept() * sizeof(Element) + detail::cache_line);
+    return {block, reinterpret_cast<Element*>(block.get())};
+  }
 
   static void check_sizes(std::size_t rows, std::size_t cols, std::size_t got, std::size_t unit_bits,
                           const char* what) {
@@ -149,7 +192,7 @@ class PackedMatrix {
           const auto n =
               static_cast<std::size_t>(std::popcount(s.words.data()[(b * s.tiles + t) * detail::tile_rows + i]));
           if (n == 0) continue;
-          std::memcpy(packed.values_.data() + cursors[t], values, n * sizeof(Element));
+          std::memcpy(packed.values_.get() + cursors[t], values, n * sizeof(Element));
           cursors[t] += n;
           values += n * sizeof(Element);
         }
@@ -158,7 +201,7 @@ class PackedMatrix {
   }
 
   std::shared_ptr<const detail::PackedStructure> structure_;
-  detail::PaddedArray<Element> values_;
+  std::shared_ptr<Element> values_;  // in the image, or of one's own
 };
 
 }  // namespace losa::inline v0

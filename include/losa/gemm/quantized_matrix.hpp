@@ -5,7 +5,7 @@
 //   int4   integers −7 … 7, one f16 scale for each row and 64 columns       d/2 + 1/8 + 1/32, and half a byte at most
 //                                                                           for each row and 64 columns
 //
-// The structure (mask, offsets) is shared with the matrix it was made from. A kept weight that rounds to 0 stays kept.
+// An image, immutable and shared by copies. A kept weight that rounds to 0 stays kept.
 //
 //   auto small = losa::quantize<losa::Int8>(packed);
 //   losa::spmm(small, losa::view(x, tokens, in), losa::view(y, tokens, out), pool);
@@ -28,9 +28,10 @@
 #include <losa/core/opaque.hpp>
 #include <losa/core/types.hpp>
 #include <losa/core/view.hpp>
+#include <losa/gemm/image_header.hpp>
+#include <losa/gemm/image_memory.hpp>
 #include <losa/gemm/packed_matrix.hpp>
 #include <losa/gemm/packed_structure.hpp>
-#include <losa/gemm/scratch.hpp>
 #include <losa/gemm/weights.hpp>
 
 namespace losa::inline v0 {
@@ -57,17 +58,18 @@ class QuantizedMatrix {
   /// The nearest integers; a scale is largest |value| / largest integer, for int4 rounded up to f16.
   /// Throws NumericError if a value is not finite, or too large for a scale in f16.
   template <Storage Element>
-  explicit QuantizedMatrix(const PackedMatrix<Element>& packed, ExecutorRef executor = {})
-      : structure_(packed.shared_structure()) {
-    allocate();
+  explicit QuantizedMatrix(const PackedMatrix<Element>& packed, ExecutorRef executor = {},
+                           const detail::ImageMemory& memory = {})
+      : structure_(std::make_shared<const detail::PackedStructure>(packed.structure(), format(), memory)) {
     // As bits: without its sign a value that is not finite is larger than all others.
-    std::vector<std::uint32_t> largest(scales_.size());
+    const std::span<Scale> to = structure_->template part<Scale>(detail::ImagePart::scales);
+    std::vector<std::uint32_t> largest(to.size());
     executor.parallel_for(structure_->row_blocks, [&](std::size_t b) {
       for_each_row(packed, b, [&](std::size_t scale, const Element* values, std::size_t n) {
         for (std::size_t k = 0; k < n; ++k) largest[scale] = std::max(largest[scale], magnitude(values[k]));
       });
     });
-    for (std::size_t i = 0; i < largest.size(); ++i) choose_scale(largest[i], scales_.data()[i]);
+    for (std::size_t i = 0; i < largest.size(); ++i) choose_scale(largest[i], to[i]);
     executor.parallel_for(structure_->row_blocks, [&](std::size_t b) { store(packed, b); });
   }
 
@@ -77,16 +79,15 @@ class QuantizedMatrix {
   static QuantizedMatrix from_parts(const Mask& mask, std::span<const std::uint8_t> integers,
                                     std::span<const Scale> scales) {
     detail::expect_inside("QuantizedMatrix", mask);
-    QuantizedMatrix matrix(std::make_shared<const detail::PackedStructure>(mask));
-    matrix.allocate();
-    if (integers.size() != matrix.values_.size() || scales.size() != matrix.scales_.size())
-      detail::raise<ShapeError>("QuantizedMatrix: the mask needs ", matrix.values_.size(), " bytes of integers and ",
-                                matrix.scales_.size(), " scales, got ", integers.size(), " and ", scales.size());
+    const QuantizedMatrix matrix(std::make_shared<const detail::PackedStructure>(mask, format()));
+    if (integers.size() != matrix.integers().size() || scales.size() != matrix.scales().size())
+      detail::raise<ShapeError>("QuantizedMatrix: the mask needs ", matrix.integers().size(), " bytes of integers and ",
+                                matrix.scales().size(), " scales, got ", integers.size(), " and ", scales.size());
     for (Scale scale : scales)
       if (!(detail::is_finite(scale) && widen(scale) >= 0))
         detail::raise<NumericError>("QuantizedMatrix: a scale is ", widen(scale));
-    std::ranges::copy(integers, matrix.values_.data());
-    std::ranges::copy(scales, matrix.scales_.data());
+    std::ranges::copy(integers, matrix.structure_->template part<std::uint8_t>(detail::ImagePart::values).data());
+    std::ranges::copy(scales, matrix.structure_->template part<Scale>(detail::ImagePart::scales).data());
     matrix.check_integers();
     return matrix;
   }
@@ -95,10 +96,9 @@ class QuantizedMatrix {
   std::size_t cols() const noexcept { return structure_->cols; }
   std::size_t size() const noexcept { return rows() * cols(); }
   std::size_t kept() const noexcept { return structure_->kept(); }
-  /// Memory held: integers, scales, mask and offsets; mask and offsets are shared with the matrix this was made from.
+  /// Memory held: integers, scales, mask and offsets. Copies share all of it.
   std::size_t bytes() const noexcept {
-    return values_.size() + scales_.size() * sizeof(Scale) + offsets_.size() * sizeof(std::size_t) +
-           structure_->bytes();
+    return integers().size() + scales().size_bytes() + value_offsets().size_bytes() + structure_->bytes();
   }
   Mask mask() const { return structure_->mask(); }
 
@@ -123,24 +123,36 @@ class QuantizedMatrix {
   }
 
   /// The integers as they lie in memory, tile by tile: a byte each (int8, two's complement) or a nibble, plus 8.
-  std::span<const std::uint8_t> integers() const noexcept { return {values_.data(), values_.size()}; }
+  std::span<const std::uint8_t> integers() const noexcept {
+    return structure_->template part<std::uint8_t>(detail::ImagePart::values);
+  }
   /// One for each row of every row block of 32 (int8), or for each row of every tile (int4).
-  std::span<const Scale> scales() const noexcept { return {scales_.data(), scales_.size()}; }
+  std::span<const Scale> scales() const noexcept { return structure_->template part<Scale>(detail::ImagePart::scales); }
 
   /// For backends.
   const detail::PackedStructure& structure() const noexcept { return *structure_; }
   PackedLayout layout() const noexcept { return structure_->layout(); }
   typename IntegerType::Weights weights() const noexcept {
     if constexpr (per_row) {
-      return {reinterpret_cast<const std::int8_t*>(values_.data()), scales_.data()};
+      return {reinterpret_cast<const std::int8_t*>(integers().data()), scales().data()};
     } else {
-      return {values_.data(), offsets_.data(), scales_.data()};
+      return {integers().data(), value_offsets().data(), scales().data()};
     }
   }
+
+  std::size_t image_bytes() const noexcept { return structure_->header.bytes; }
+  std::span<const std::byte> image() const noexcept { return {structure_->image.get(), image_bytes()}; }
 
  private:
   explicit QuantizedMatrix(std::shared_ptr<const detail::PackedStructure> structure)
       : structure_(std::move(structure)) {}
+
+  static constexpr ImageFormat format() noexcept {
+    return per_row ? ImageFormat::bitmask_int8 : ImageFormat::bitmask_int4;
+  }
+  std::span<const std::uint64_t> value_offsets() const noexcept {
+    return structure_->template part<std::uint64_t>(detail::ImagePart::value_offsets);
+  }
 
   /// Calls f(index of its scale, its values, how many) for every row of the tiles of row block b, in packed order.
   template <Storage Element, class Function>
@@ -183,28 +195,12 @@ class QuantizedMatrix {
       detail::raise<NumericError>("quantize: ", largest, " is too large for a scale in f16");
   }
 
-  /// Room for integers and scales, all 0.
-  void allocate() {
-    const detail::PackedStructure& s = *structure_;
-    scales_ = detail::PaddedArray<Scale>(s.row_blocks * (per_row ? 1 : s.tiles) * detail::tile_rows);
-    std::size_t bytes = per_row ? kept() : 0;
-    if constexpr (!per_row) {
-      offsets_.resize(s.offsets.size());
-      std::size_t row = 0;
-      s.for_each_word([&](std::size_t, std::size_t, std::uint64_t word) {
-        bytes += (static_cast<std::size_t>(std::popcount(word)) + 1) / 2;
-        if (++row % detail::tile_rows == 0) offsets_[row / detail::tile_rows] = bytes;
-      });
-    }
-    values_ = detail::PaddedArray<std::uint8_t>(bytes);
-  }
-
   void check_integers() const {
     const auto refuse = [](int integer) {
       detail::raise<RangeError>("QuantizedMatrix: integers must be in [", -IntegerType::largest, ", ",
                                 IntegerType::largest, "], got ", integer);
     };
-    const std::uint8_t* byte = values_.data();
+    const std::uint8_t* byte = integers().data();
     if constexpr (per_row) {
       for (std::size_t k = 0; k < kept(); ++k)
         if (byte[k] == 0x80) refuse(-128);
@@ -231,9 +227,10 @@ class QuantizedMatrix {
   template <Storage Element>
   void store(const PackedMatrix<Element>& packed, std::size_t b) {
     const detail::PackedStructure& s = *structure_;
-    std::uint8_t* out = values_.data() + (per_row ? s.offsets : offsets_)[b * s.tiles];
+    std::uint8_t* out =
+        s.part<std::uint8_t>(detail::ImagePart::values).data() + (per_row ? s.offsets : value_offsets())[b * s.tiles];
     for_each_row(packed, b, [&](std::size_t scale_at, const Element* values, std::size_t n) {
-      const float scale = widen(scales_.data()[scale_at]);
+      const float scale = widen(scales()[scale_at]);
       if constexpr (per_row) {
         for (std::size_t k = 0; k < n; ++k)
           out[k] = static_cast<std::uint8_t>(static_cast<std::int8_t>(integer(values[k], scale)));
@@ -248,9 +245,6 @@ class QuantizedMatrix {
   }
 
   std::shared_ptr<const detail::PackedStructure> structure_;
-  detail::PaddedArray<std::uint8_t> values_;
-  detail::PaddedArray<Scale> scales_;
-  std::vector<std::size_t> offsets_;  // int4: (row_blocks · tiles + 1) bytes before each tile
 };
 
 /// `packed` with values of 8 bits (Int8) or 4 (Int4); see QuantizedMatrix.

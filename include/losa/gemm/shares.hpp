@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 namespace losa::inline v0::detail {
 
@@ -16,7 +17,7 @@ struct BlockRange {
 
 /// Where share i of n begins: the block before which the kept count is nearest to i / n of all. `offsets` holds
 /// `per_block` kept counts for each of `blocks` blocks, and the whole at the end. Costs O(log blocks).
-inline std::size_t share_begin(const std::size_t* offsets, std::size_t per_block, std::size_t blocks, std::size_t i,
+inline std::size_t share_begin(const std::uint64_t* offsets, std::size_t per_block, std::size_t blocks, std::size_t i,
                                std::size_t n) noexcept {
   const std::size_t kept = offsets[blocks * per_block];
   if (kept == 0) return blocks / n * i + blocks % n * i / n;
@@ -35,7 +36,7 @@ inline std::size_t share_begin(const std::size_t* offsets, std::size_t per_block
 }
 
 /// Share i of n; may be empty.
-inline BlockRange share_of(const std::size_t* offsets, std::size_t per_block, std::size_t blocks, std::size_t i,
+inline BlockRange share_of(const std::uint64_t* offsets, std::size_t per_block, std::size_t blocks, std::size_t i,
                            std::size_t n) noexcept {
   return {i == 0 ? 0 : share_begin(offsets, per_block, blocks, i, n),
           i + 1 == n ? blocks : share_begin(offsets, per_block, blocks, i + 1, n)};

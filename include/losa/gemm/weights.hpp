@@ -49,8 +49,8 @@ struct Int8Weights {
 /// value = scale of the row in the tile · (nibble − 8); the even ones of a row are low nibbles, rows start at a byte.
 struct Int4Weights {
   const std::uint8_t* values = nullptr;
-  const std::size_t* offsets = nullptr;  // (row_blocks · tiles + 1) bytes before each tile
-  const f16* scales = nullptr;           // (row_blocks, tiles, 32)
+  const std::uint64_t* offsets = nullptr;  // (row_blocks · tiles + 1) bytes before each tile
+  const f16* scales = nullptr;             // (row_blocks, tiles, 32)
 
   struct Cursor {
     const std::uint8_t* p;

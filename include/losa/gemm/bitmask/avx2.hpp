@@ -113,7 +113,7 @@ struct BitmaskKernels : PanelMoves {
     alignas(64) float flat[tile_rows * tile_cols + decode_overrun];
     std::size_t row = 0;
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
-      const std::size_t* const offsets = w.offsets + b * w.tiles;
+      const std::uint64_t* const offsets = w.offsets + b * w.tiles;
       const std::uint64_t* const words = w.words + b * w.tiles * tile_rows;
       const std::size_t rows = std::min(tile_rows, lists.rows - row);
       std::uint32_t starts[tile_rows];
@@ -157,7 +157,7 @@ struct BitmaskKernels : PanelMoves {
     std::size_t row = 0;
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
       const std::uint64_t* const words = w.words + (b * w.tiles + range.first_tile) * tile_rows;
-      const std::size_t* const offsets = w.offsets + b * w.tiles + range.first_tile;
+      const std::uint64_t* const offsets = w.offsets + b * w.tiles + range.first_tile;
       typename WeightsType::Cursor cursors[TileSizes::most_tiles];
       typename WeightsType::Cursor next[TileSizes::most_tiles];  // where the tiles that follow have their values
       std::size_t vectors[TileSizes::most_tiles];

@@ -133,7 +133,7 @@ struct BitmaskKernels : private avx2::BitmaskKernels {
     std::size_t row = 0;
     for (std::size_t b = range.first_block; b < range.last_block; ++b) {
       const std::uint64_t* const words = w.words + (b * w.tiles + range.first_tile) * tile_rows;
-      const std::size_t* const offsets = w.offsets + b * w.tiles + range.first_tile;
+      const std::uint64_t* const offsets = w.offsets + b * w.tiles + range.first_tile;
       typename WeightsType::Cursor cursors[TileSizes::most_tiles];
       typename WeightsType::Cursor next[TileSizes::most_tiles];  // where the tiles that follow have their values
       std::size_t vectors[TileSizes::most_tiles];
