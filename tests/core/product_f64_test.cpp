@@ -87,3 +87,16 @@ TEST_CASE("product f64: every instruction set subtracts an outer product, and no
       }
     }
 }
+
+#if defined(__GNUC__) && defined(__x86_64__)
+TEST_CASE("product f64: LOSA_ISA bounds the instruction set, and another name means the best") {
+  using losa::detail::strip_kernels_for;
+  const StripKernels* const avx2 =
+      losa::detail::has_avx2() ? &losa::detail::strip_kernels_avx2 : &losa::detail::strip_kernels_portable;
+  const StripKernels* const best = losa::detail::has_avx512() ? &losa::detail::strip_kernels_avx512 : avx2;
+  for (const char* isa : {"reference", "portable"})
+    CHECK(&strip_kernels_for(isa) == &losa::detail::strip_kernels_portable);
+  CHECK(&strip_kernels_for("avx2") == avx2);
+  for (const char* isa : {"", "avx512", "avx512_bf16", "amx", "sse9"}) CHECK(&strip_kernels_for(isa) == best);
+}
+#endif

@@ -647,5 +647,7 @@ TEST_CASE("spmm: shape errors name function, argument, expected and got, and com
   CHECK_THROWS_WITH_AS(losa::spmm_transposed(packed, y.view(), y.view()),
                        "spmm_transposed: dx must have 5 columns, got 3 × 4", losa::ShapeError);
   CHECK_THROWS_AS(losa::spmm_transposed(packed, y.view(), Matrix(2, 5, 1).view()), losa::ShapeError);
+  CHECK_THROWS_WITH_AS(losa::spmm_transposed(packed, {y.view().data, 3, 4, 3}, Matrix(3, 5, 1).view()),
+                       "spmm_transposed: g has a stride of 3, shorter than a row of 4", losa::ShapeError);
   CHECK(test::bits_of(y) == test::bits_of(y_before));
 }

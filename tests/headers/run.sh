@@ -253,7 +253,7 @@ check_time() {
   awk "BEGIN { exit !(${least[all]} < ${limits[1]}) }" || fail "losa/losa.hpp takes ${limits[1]} s or more"
 }
 
-# Headers that include no product must not pull in the kernels of all targets: 30,000 lines and most of the time.
+# Headers that include no product must not pull in the kernels of all targets.
 without_products="adapter/concept adapter/dropout adapter/gradients adapter/merge adapter/optimizer adapter/resize
   gemm/packed_matrix gemm/quantized_matrix gemm/list_matrix gemm/pack gemm/operation gemm/formats gemm/backend
   calibrate mask allocate core io"

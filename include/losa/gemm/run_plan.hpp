@@ -10,7 +10,7 @@
 
 namespace losa::inline v0::detail {
 
-/// Throws std::bad_alloc if there is no memory for scratch.
+/// `arguments` as Plan::expect() accepts them. Throws std::bad_alloc if there is no memory for scratch.
 template <class Product>
 void run_plan(const Plan<Product>& plan, const Product& arguments, ExecutorRef executor) {
   const Scratch shared(plan.shared_bytes());

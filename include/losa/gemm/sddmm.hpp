@@ -38,7 +38,9 @@ inline void sddmm(MatrixView<const float> g, MatrixView<const float> x, PackedMa
   const Plan<Sample> made(result, g.rows, detail::plan_options(executor, options.backend));
   const std::span<float> values = result.values();
   const std::span<const float> base = options.accumulate ? values : std::span<float>{};
-  detail::run_plan(made, {.g = g, .x = x, .values = values, .base = base}, executor);
+  const Sample arguments{.g = g, .x = x, .values = values, .base = base};
+  made.expect(arguments, "sddmm");
+  detail::run_plan(made, arguments, executor);
 }
 
 /// Values of `packed` (out, in) ← base + scale · (B·A) at its kept positions, from bt = Bᵀ (rank, out), a (rank, in)

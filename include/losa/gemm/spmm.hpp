@@ -108,7 +108,9 @@ inline void spmm_transposed(const PackedMatrix<float>& packed, MatrixView<const 
   detail::expect_columns("spmm_transposed", "dx", dx, packed.cols());
   detail::expect_tokens("spmm_transposed", "g", g, "dx", dx);
   const Plan<MultiplyTransposed> made(packed, g.rows, detail::plan_options(executor, options.backend));
-  detail::run_plan(made, {.g = g, .dx = dx, .accumulate = options.accumulate}, executor);
+  const MultiplyTransposed arguments{.g = g, .dx = dx, .accumulate = options.accumulate};
+  made.expect(arguments, "spmm_transposed");
+  detail::run_plan(made, arguments, executor);
 }
 
 }  // namespace losa::inline v0

@@ -20,8 +20,12 @@ class ThreadBarrier {
       return;
     }
     // A phase of one token takes microseconds, a time slice milliseconds.
-    for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins)
-      if (spins >= 4096) std::this_thread::yield();
+    for (int spins = 4096; round_.load(std::memory_order_acquire) == round;) {
+      if (spins == 0)
+        std::this_thread::yield();
+      else
+        --spins;
+    }
   }
 
  private:

@@ -37,9 +37,8 @@ class PanelMultiplyList {
         blocks_((w_.rows + tile_rows - 1) / tile_rows),
         panels_{.tokens = shape.tokens, .lanes = KernelSet::lanes},
         packer_(panels_, w_.cols),
-        shares_(one_phase()
-                    ? few_shares(blocks_, shape.threads, tile_rows, packing_rows * std::max<std::size_t>(1, tokens_))
-                    : many_shares(blocks_, shape.threads)),
+        shares_(one_phase() ? few_shares(blocks_, shape.threads, tile_rows, packing_rows)
+                            : many_shares(blocks_, shape.threads)),
         groups_(panels_, shares_) {}
 
   Needs needs() const noexcept {

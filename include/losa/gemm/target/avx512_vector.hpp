@@ -1,6 +1,6 @@
 #pragma once
 // The vector operations that the AVX-512 kernels share: widening loads of stored weights, sums across lanes. Every
-// function carries the target attribute, as in avx2/vector.hpp. The instruction sets are those of Ice Lake and Zen 4:
+// function carries the target attribute, as in avx2_vector.hpp. The instruction sets are those of Ice Lake and Zen 4:
 // without VBMI2 nothing spreads or gathers bytes and words by a mask, and the AVX2 kernels are used.
 
 #include <losa/gemm/target/avx2_vector.hpp>
@@ -15,7 +15,8 @@
 #define LOSA_AVX512                                                                                                    \
   __attribute__((                                                                                                      \
       target("avx512f,avx512dq,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,avx512vnni,avx512vpopcntdq,avx512bitalg,avx2," \
-             "fma,bmi,bmi2,f16c,popcnt")))
+             "fma,bmi,bmi2,f16c,popcnt"),                                                                              \
+      aligned(64)))
 
 // GCC 12 says of its own AVX-512 intrinsics that they read what is not initialised (GCC bug 105593).
 #if defined(__clang__)
